@@ -1,0 +1,52 @@
+# Every entry works on a fresh clone; `make help` lists them.
+SHELL := /bin/bash
+VENV := .venv
+PYTHON ?= python3
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test lint format bench lock clean
+
+help: ## list the entries
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## create .venv and install what requirements.lock names
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+repro: install ## reproduce every result: data, training, scores, pictures
+	dvc pull --quiet data.dvc
+	dvc repro
+	@python -m loupe.stages.show
+
+test: install ## run the whole test suite
+	python -m pytest
+
+lint: install ## check style, types and import directions
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+format: install ## rewrite the code in the house style
+	ruff check --fix-only .
+	ruff format .
+
+bench: install ## run every benchmark; each prints a table and writes JSON to benchmarks/results
+	@for script in benchmarks/*.py; do python "$$script" || exit 1; done
+
+lock: install ## write requirements.lock anew from pyproject.toml
+	pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --allow-unsafe --resolver backtracking --output-file requirements.lock pyproject.toml
+	sed -i "s|^\(torch==[0-9.]*\)+.*|\1|" requirements.lock  # any build of that version, not only the one at hand
+
+clean: ## remove outputs and the environment; versioned data stays in the cache
+	rm -rf $(VENV) index models runs reports

@@ -1,0 +1,165 @@
+"""The command `loupe`: each command reads its arguments, calls the library and prints.
+
+Heavy libraries are imported inside the commands, so that `loupe --help` answers at once. Exit codes: 0 all well, 1 some
+inputs failed and the others are done, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loupe.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loupe.imaging.resize import Pixels
+
+app = typer.Typer(
+    help="A magnifying glass for product photos: twice the size, and sharp.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _commands() -> None:
+    """Keeps every command behind its name, even while there are few."""
+
+
+@app.command()
+def downscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="Image files or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="LR", help="Folder for the PNG files.")],
+    scale: Scale = 2,
+) -> None:
+    """Make low-resolution images exactly as MATLAB's bicubic imresize does.
+
+    Files keep their name and folder (as PNG). Sides are first cropped to a multiple of the scale.
+    """
+    from tqdm import tqdm
+
+    from loupe.imaging.files import ImageError, find_images, read_image, write_png
+    from loupe.imaging.resize import downscale as reduce
+
+    jobs: dict[Path, Path] = {}
+    for source in inputs:
+        files = find_images(source) if source.is_dir() else [source]
+        for path in files:
+            below = path.relative_to(source) if source.is_dir() else Path(path.name)
+            target = out / below.with_suffix(".png")
+            if target in jobs:
+                raise InputError(f"{path} and {jobs[target]} would both become {target}; rename one")
+            jobs[target] = path
+    if not jobs:
+        raise InputError(f"{', '.join(map(str, inputs))}: no images here")
+    failed = 0
+    for target, path in tqdm(jobs.items(), unit="image", disable=not sys.stderr.isatty()):
+        try:
+            if target.resolve() == path.resolve():
+                raise ImageError(f"{path}: would overwrite itself; choose another folder for --out")
+            image = read_image(path)
+            for note in image.notes:
+                typer.echo(f"{path}: {note}", err=True)
+            write_png(target, reduce(image.pixels, scale))
+        except ImageError as error:
+            typer.echo(str(error), err=True)
+            failed += 1
+        except ValueError as error:
+            typer.echo(f"{path}: {error}", err=True)
+            failed += 1
+    typer.echo(f"{out}: {len(jobs) - failed} images written, {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def evaluate(
+    hr: Annotated[Path, typer.Option(metavar="DIR", help="Ground truth.")],
+    lr: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Inputs; made from the ground truth if absent.")
+    ] = None,
+    sr: Annotated[Path | None, typer.Option(metavar="DIR", help="Finished pictures to score.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="M", help="Model folder to run and score.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for figures and pictures.")] = None,
+    scale: Scale = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Score super-resolved pictures by the field's protocol, beside bicubic enlargement.
+
+    Give finished pictures (--sr) or a model to run (--model); with neither, bicubic enlargement itself is scored.
+    """
+    from loupe.evaluation.pairs import read_pairs
+    from loupe.evaluation.run import Outputs, summary_table, to_json
+    from loupe.evaluation.run import evaluate as run
+
+    if sr and model:
+        raise InputError("--sr and --model exclude each other: pictures are either there or to be made")
+    facts, enlarge, scale = _candidate(sr, model, scale)
+    outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "pictures") if out else None
+    unread: list[str] = []
+    report = run(read_pairs(hr, lr, sr, scale, unread.append), enlarge, facts, scale, outputs)
+    if not report.rows:
+        raise InputError("\n".join([*unread, *report.failures, "nothing could be scored"]))
+    typer.echo(to_json(report.summary).rstrip() if as_json else summary_table(report.summary))
+    for failure in (failures := unread + report.failures):
+        typer.echo(failure, err=True)
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(help="A file of profiles/, without .yaml; none lists them.")] = "",
+) -> None:
+    """Write params.yaml from a profile: profiles/NAME.yaml laid over profiles/sample.yaml."""
+    from loupe.params import apply_profile, profile_names
+
+    if not name:
+        typer.echo("\n".join(profile_names()) or "no profiles here; run in the project's root folder")
+        return
+    apply_profile(name)
+    typer.echo(f"params.yaml now holds the profile {name!r}; `dvc repro` runs what it changed")
+
+
+def _candidate(
+    sr: Path | None, model: Path | None, scale: int
+) -> tuple[dict[str, object], Callable[[Pixels], Pixels], int]:
+    """What is scored: facts about it, how it enlarges an input, and its scale."""
+    if model:
+        from loupe.models.inference import super_resolve
+        from loupe.models.weights import describe, load_network
+
+        network = load_network(model)
+        return describe(model), lambda pixels: super_resolve(network, pixels), network.scale
+    if sr:
+        return {"label": sr.name, "folder": str(sr)}, _bicubic(scale), scale  # never asked: every pair has its sr
+    return {"label": "bicubic"}, _bicubic(scale), scale
+
+
+def _bicubic(scale: int) -> Callable[[Pixels], Pixels]:
+    from loupe.imaging.resize import upscale
+
+    return lambda pixels: upscale(pixels, scale)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Scoring networks and pictures against ground truth, and showing the result."""

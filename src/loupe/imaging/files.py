@@ -1,0 +1,190 @@
+"""Image files in and out: every picture becomes 8-bit sRGB, and whatever had to be changed for that is said.
+
+Inside the project an image is uint8 [H, W, 3], or [H, W] when the file holds a single gray channel. Reading never
+guesses silently: `read_image` returns notes such as "RGBA composited on white", and refuses with an `ImageError` that
+names the file and what to do.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from loupe.errors import InputError
+from loupe.imaging.resize import Pixels
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+
+
+class ImageError(InputError):
+    """A file that cannot be used as an image; the message names the file, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A decoded image file.
+
+    pixels: uint8 [H, W, 3] sRGB, or [H, W] for a file with one gray channel. notes: what was changed, if anything.
+    """
+
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rgb(self) -> Pixels:
+        """uint8 [H, W, 3]; a gray channel is repeated."""
+        return self.pixels if self.pixels.ndim == 3 else np.repeat(self.pixels[..., None], 3, axis=2)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The files in `folder` and below with an image's suffix, sorted by path; hidden ones are left out.
+
+    Raises:
+        ImageError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def read_image(path: Path) -> LoadedImage:
+    """Decode `path` into 8-bit sRGB.
+
+    Rules: EXIF orientation is applied; of an animation the first frame is taken; transparency is composited on white;
+    16-bit samples are scaled to 8; palettes are expanded; CMYK and other colour spaces go to sRGB, through the
+    embedded ICC profile where there is one; one gray channel stays one channel.
+
+    Raises:
+        ImageError: the file is unreadable, empty, truncated, no image, a decompression bomb, or of a kind (such as
+            floating point) whose range is unknown.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: refused: the file is empty; deliver it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts here
+            with Image.open(path) as image:
+                deep = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high bytes of 16-bit colour
+                image.load()
+                return _to_srgb(image, path, deep)
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: refused: not an image that can be decoded; deliver it as PNG or JPEG") from None
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6  # where Pillow refuses
+        raise ImageError(f"{path}: refused: over {limit} megapixels, as decompression bombs have") from None
+    except MemoryError:
+        raise ImageError(f"{path}: refused: not enough memory to decode it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, ImageCms.PyCMSError) as error:  # what decoders raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(f"{path}: refused: damaged or truncated ({reason}); deliver it again") from None
+
+
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Write uint8 [H, W, 3] or [H, W] as PNG: under a temporary name first, so that `path` is never half a file."""
+    with atomic_file(path) as stream:
+        Image.fromarray(pixels).save(stream, format="PNG")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A fresh temporary folder to fill; it replaces `path` when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f"{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted run left
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing bytes; it appears under its name when the block ends well, else not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_srgb(image: Image.Image, path: Path, deep: bool) -> LoadedImage:
+    """Convert a decoded Pillow image by the rules of `read_image`; `deep` says that it held 16 bits a sample."""
+    notes: list[str] = []
+    if deep and not image.mode.startswith("I"):
+        notes.append("16-bit colour reduced to 8 bits")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"first of {frames} frames taken")
+    turned = ImageOps.exif_transpose(image)
+    if turned.size != image.size or image.getexif().get(0x0112, 1) not in (0, 1):
+        notes.append("turned upright by its EXIF orientation")
+    profile = image.info.get("icc_profile")
+    image = turned
+
+    if image.mode.startswith("I"):  # I;16, I;16B, or 32-bit integers holding 16-bit gray
+        samples = np.asarray(image)
+        if samples.size and (samples.min() < 0 or samples.max() > 65535):
+            raise ImageError(f"{path}: refused: {image.mode} samples outside 0..65535; deliver 8 or 16 bits a channel")
+        notes.append("16-bit gray scaled to 8 bits")
+        return LoadedImage(((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8), tuple(notes))
+    if image.mode == "F":
+        raise ImageError(f"{path}: refused: floating-point samples have no known range; deliver 8 or 16 bits a channel")
+    if image.mode == "P" or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
+        target = "RGBA" if "transparency" in image.info else "RGB"
+        notes.append(f"{_mode_name(image.mode)} expanded to {target}")
+        image = image.convert(target)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        notes.append(f"{image.mode} composited on white")
+        alpha = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        gray = image.mode.startswith("L")
+        image = Image.alpha_composite(canvas, alpha).convert("L" if gray else "RGB")
+    if image.mode == "1":
+        notes.append("bilevel expanded to gray")
+        image = image.convert("L")
+    image = _apply_profile(image, profile, notes)
+    if image.mode not in ("L", "RGB"):
+        notes.append(f"{image.mode} converted to RGB")
+        image = image.convert("RGB")
+    return LoadedImage(np.asarray(image), tuple(notes))
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """Take an RGB or CMYK image with an embedded ICC profile other than sRGB to sRGB; a bad profile is ignored."""
+    if not profile or image.mode not in ("RGB", "CMYK"):  # a gray profile changes tone, not colour: kept as it is
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(source).strip()
+        if "srgb" in name.lower():
+            return image
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        notes.append("its damaged colour profile ignored")
+        return image
+    notes.append(f"converted from the colour profile {name!r} to sRGB")
+    return converted if converted is not None else image
+
+
+def _mode_name(mode: str) -> str:
+    return {"P": "palette", "1": "bilevel"}.get(mode, mode)

@@ -1,0 +1,1 @@
+"""Networks: plain `nn.Module`s that know nothing of training, and how they are stored and applied."""

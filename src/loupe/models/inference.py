@@ -1,0 +1,48 @@
+"""Pixels in, pixels out: one network applied to one whole picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from loupe.imaging.resize import Pixels
+from loupe.models.rdn import RDN
+
+
+def to_tensor(batch: Pixels, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1], in channels-last memory (twice as fast on CPUs)."""
+    # permuting NHWC gives channels-last strides as they are; `tensor` copies, for pixels may be a read-only view
+    return torch.tensor(batch).to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
+def to_pixels(batch: Tensor) -> Pixels:
+    """float [N, 3, H, W], about [0, 1] -> uint8 [N, H, W, 3], rounded and clipped."""
+    rounded = batch.float().mul(255).round().clamp(0, 255).to(torch.uint8)
+    return rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+@torch.inference_mode()
+def super_resolve(network: RDN, image: Pixels) -> Pixels:
+    """Enlarge one picture.
+
+    Args:
+        network: in evaluation mode, on any device.
+        image: uint8 [H, W, 3] sRGB, or [H, W] gray; any size from 1 x 1.
+
+    Returns:
+        uint8 of the same kind, [H * scale, W * scale(, 3)]. Gray goes through the network as three equal channels and
+        comes back as their luma (the weights 299, 587, 114 of BT.601).
+
+    Raises:
+        ValueError: the network gave NaN or infinity.
+    """
+    gray = image.ndim == 2
+    rgb = np.repeat(image[..., None], 3, axis=2) if gray else image
+    device = next(network.parameters()).device
+    output = network(to_tensor(np.ascontiguousarray(rgb)[None], device))
+    if not torch.isfinite(output).all():
+        raise ValueError("the network gave values that are no numbers; its weights are damaged")
+    pixels = to_pixels(output)[0]
+    return np.asarray(Image.fromarray(pixels).convert("L")) if gray else pixels

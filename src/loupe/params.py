@@ -1,0 +1,177 @@
+"""`params.yaml`: every knob of the pipeline, as frozen dataclasses that refuse what they do not know.
+
+A profile in `profiles/` is a small YAML laid over `profiles/sample.yaml`; `loupe profile NAME` writes the outcome to
+`params.yaml`, so that the file always shows, and DVC always tracks, exactly what runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from loupe.errors import InputError
+from loupe.imaging.files import atomic_file
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+BASE_PROFILE = "sample"
+
+
+class ParamsError(InputError):
+    """A mistake in a parameter file; the message names the file, the key and the allowed values."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Products:
+    """How product images are used."""
+
+    valid_share: Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Patches:
+    """How pictures are cut into patches; `size` is the side in low-resolution pixels."""
+
+    size: Annotated[int, Field(ge=8, le=512)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Model:
+    """The network; D, C, G, G0 are the RDN paper's."""
+
+    name: Literal["rdn"]
+    D: Annotated[int, Field(ge=1, le=64)]
+    C: Annotated[int, Field(ge=1, le=64)]
+    G: Annotated[int, Field(ge=1, le=512)]
+    G0: Annotated[int, Field(ge=1, le=512)]
+    residual: Literal["none", "nearest", "bicubic"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Train:
+    """The training run; see `profiles/sample.yaml` for the meaning and the reason of each value."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1, le=4096)]
+    loss: Literal["l1", "mse"]
+    lr: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    validate_every: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Params:
+    """Everything in `params.yaml`."""
+
+    photos: Literal["sample"]
+    products: Products
+    scale: Annotated[int, Field(ge=2, le=4)]
+    patches: Patches
+    model: Model
+    train: Train
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: it is missing, no YAML, or holds an unknown, missing or out-of-range key.
+    """
+    return check_params(_read_yaml(path), path)
+
+
+def check_params(values: Any, path: Path) -> Params:
+    """Turn parsed YAML into `Params`; `path` is named in errors. Raises ParamsError."""
+    try:
+        return TypeAdapter(Params).validate_json(json.dumps(values, default=str))  # strict, yet builds nested sections
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
+
+
+def profile_names(folder: Path = Path("profiles")) -> list[str]:
+    """The profiles in `folder`, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def apply_profile(name: str, folder: Path = Path("profiles"), target: Path = Path("params.yaml")) -> Params:
+    """Write the profile `name` to `target`: the base profile with the profile's keys laid over it, comments kept.
+
+    Raises:
+        ParamsError: no such profile, or it holds a wrong key or value; `target` is then as it was.
+    """
+    names = profile_names(folder)
+    if name not in names:
+        raise ParamsError(f"no profile {name!r}; choose one of {', '.join(names) or f'none: {folder} is empty'}")
+    merged = _read_yaml(folder / f"{BASE_PROFILE}.yaml")
+    if name != BASE_PROFILE:
+        overlay = _read_yaml(folder / f"{name}.yaml")
+        _lay_over(merged, overlay)
+    params = check_params(merged, folder / f"{name}.yaml")
+    if name != BASE_PROFILE and (comment := _header(folder / f"{name}.yaml")):
+        merged.yaml_set_start_comment(comment)
+    with atomic_file(target) as stream:
+        _yaml().dump(merged, stream)
+    return params
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")  # round trip: keeps comments, and makes plain types only (safe)
+    yaml.width = 120
+    return yaml
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        values = _yaml().load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _lay_over(base: Any, overlay: Any) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+def _header(path: Path) -> str:
+    lines = path.read_text().splitlines()
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:count])
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as a sentence that names the key and what is allowed."""
+    *parents, last = (str(part) for part in item["loc"])
+    key = ".".join([*parents, last])
+    if item["type"] == "unexpected_keyword_argument":
+        allowed = _keys_of(parents)
+        close = difflib.get_close_matches(last, allowed, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {key!r}. {hint}Allowed here: {', '.join(allowed)}"
+    if item["type"] == "missing":
+        return f"the key {key!r} is missing"
+    return f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _keys_of(parents: list[str]) -> list[str]:
+    section: Any = Params
+    for name in parents:
+        section = {field.name: field.type for field in dataclasses.fields(section)}[name]
+        section = globals()[section] if isinstance(section, str) else section
+    return [field.name for field in dataclasses.fields(section)]

@@ -1,0 +1,46 @@
+"""DVC stage `patch-index`: decoded pixels and patch coordinates of all pictures into index/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from loupe.imaging.files import atomic_folder, find_images
+from loupe.params import load_params
+from loupe.patches.index import Source, build_index
+from loupe.stages.running import stage
+
+PHOTOS = Path("data/photos")
+PRODUCTS = Path("data/products")
+OUT = Path("index")
+
+
+def sources() -> Iterator[Source]:
+    """Photographs with the split of their folder, then product images, whose content decides."""
+    for split in ("train", "valid"):
+        for path in find_images(PHOTOS / split):
+            yield Source(path, path.relative_to(PHOTOS / split).as_posix(), "photos", split)
+    for path in find_images(PRODUCTS):
+        yield Source(path, path.relative_to(PRODUCTS).as_posix(), "products", None)
+
+
+@stage
+def main() -> None:
+    """Index both data sets; pictures that cannot be used are named, and the others go on."""
+    params = load_params()
+    with atomic_folder(OUT) as folder:
+        counts = build_index(
+            sources(),
+            folder,
+            scale=params.scale,
+            patch=params.patches.size,
+            valid_share=params.products.valid_share,
+        )
+    print(
+        f"{OUT}: {counts['images']} pictures ({counts['train_images']} train, {counts['valid_images']} valid, "
+        f"{counts['skipped']} left out), {counts['patches']} patches"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Print the scores of the last evaluation and where its pictures are: the end of `make repro`."""
+
+from __future__ import annotations
+
+import json
+
+from loupe.errors import InputError
+from loupe.evaluation.run import summary_table
+from loupe.stages.evaluate import OUTPUTS
+from loupe.stages.running import stage
+
+
+@stage
+def main() -> None:
+    """Read metrics/evaluate.json; nothing is computed."""
+    if not OUTPUTS.summary.exists():
+        raise InputError(f"{OUTPUTS.summary}: not there yet; run `dvc repro`")
+    print(summary_table(json.loads(OUTPUTS.summary.read_text())))
+    print(f"\ninput | network | bicubic, picture by picture: {OUTPUTS.pictures}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training: losses, learning-rate schedule, weight averaging and the run itself."""

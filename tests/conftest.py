@@ -1,0 +1,45 @@
+"""Shared by all tests: small pictures and an index made of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loupe.imaging.files import write_png
+from loupe.imaging.resize import Pixels
+from loupe.patches.index import PatchIndex, Source, build_index
+
+
+def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:
+    """Smooth random colour waves with a few hard edges: something a network can learn from in seconds."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = sum(
+        rng.uniform(20, 50)
+        * np.sin(rng.uniform(0.05, 0.9) * x + rng.uniform(0.05, 0.9) * y + rng.uniform(0, 6))[..., None]
+        * rng.uniform(0.5, 1, 3)
+        for _ in range(4)
+    )
+    pixels: Pixels = np.clip(128 + waves, 0, 255).astype(np.uint8)
+    top, left = rng.integers(0, 30, 2)
+    pixels[top : top + 25, left : left + 31] = rng.integers(0, 256, 3)
+    return pixels
+
+
+@pytest.fixture
+def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
+    """Builds an index of `train` and `valid` pictures; keyword arguments as build_index."""
+
+    def make(train: int = 3, valid: int = 1, scale: int = 2, patch: int = 16) -> PatchIndex:
+        sources = []
+        for number in range(train + valid):
+            path = tmp_path / "pictures" / f"{number}.png"
+            write_png(path, picture(number))
+            sources.append(Source(path, path.name, "photos", "train" if number < train else "valid"))
+        folder = tmp_path / f"index-{scale}-{patch}"
+        folder.mkdir()
+        build_index(sources, folder, scale=scale, patch=patch, valid_share=0.0)
+        return PatchIndex(folder)
+
+    return make

@@ -1,0 +1,101 @@
+"""Scores of whole sets, checked on pictures whose scores are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tests.conftest import picture
+
+from loupe.evaluation.pairs import Pair
+from loupe.evaluation.pictures import LARGEST, comparison, detailed_window
+from loupe.evaluation.run import Outputs, evaluate, summary_table
+from loupe.imaging.resize import Pixels, downscale, upscale
+
+
+def pair(name: str, error: int, seed: int = 1, folder: str = "photos") -> Pair:
+    """A gray pair whose finished picture is off by `error` everywhere."""
+    hr = np.clip(picture(seed, 48, 64)[..., 0], 40, 200)
+    return Pair(folder, name, hr, downscale(hr), (hr + error).astype(np.uint8))
+
+
+def outputs(folder: Path) -> Outputs:
+    return Outputs(folder / "evaluate.json", folder / "per_image.csv", folder / "pictures")
+
+
+def test_means_gains_and_files(tmp_path: Path) -> None:
+    pairs = [pair("a.png", 5), pair("deep/b.jpg", 10, 2), pair("c.png", 1, 3, "products")]
+    report = evaluate(pairs, upscale, {"label": "known"}, 2, outputs(tmp_path))
+    photos, products = report.summary["sets"]["photos"], report.summary["sets"]["products"]
+    expected = [20 * np.log10(255 / error) for error in (5, 10)]
+    assert photos["n"] == 2
+    assert photos["psnr_y"] == photos["psnr_rgb"] == pytest.approx(np.mean(expected))
+    assert products["psnr_y"] == pytest.approx(20 * np.log10(255))
+    assert photos["gain_db"] == pytest.approx(photos["psnr_y"] - photos["bicubic"]["psnr_y"])
+    assert json.loads((tmp_path / "evaluate.json").read_text()) == report.summary
+    rows = pd.read_csv(tmp_path / "per_image.csv")
+    assert rows["image"].tolist() == ["a.png", "deep/b.jpg", "c.png"]
+    assert rows["psnr_y"].tolist() == pytest.approx([*expected, 20 * np.log10(255)])
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("pictures/**/*.png"))
+    assert found == ["pictures/photos/a.png", "pictures/photos/deep/b.jpg.png", "pictures/products/c.png"]
+    table = summary_table(report.summary)
+    assert f"{np.mean(expected):.2f}" in table
+    assert "products" in table
+
+
+def test_bicubic_gains_nothing_over_itself() -> None:
+    hr = picture(1, 40, 40)
+    report = evaluate([Pair("s", "a", hr, downscale(hr))], upscale, {"label": "bicubic"}, 2)
+    scores = report.summary["sets"]["s"]
+    assert scores["gain_db"] == 0
+    assert scores["ssim_y"] == scores["bicubic"]["ssim_y"] < 1
+
+
+def test_a_failing_picture_does_not_stop_the_others() -> None:
+    def enlarge(pixels: Pixels) -> Pixels:
+        if pixels[0, 0, 0] == 7:
+            raise ValueError("broken")
+        return upscale(pixels)
+
+    good, bad = picture(1, 40, 40), np.full((40, 40, 3), 7, np.uint8)
+    tiny = picture(2, 4, 4)
+    pairs = [Pair("s", name, hr, downscale(hr)) for name, hr in (("bad", bad), ("tiny", tiny), ("good", good))]
+    report = evaluate(pairs, enlarge, {"label": "x"}, 2)
+    assert [row["image"] for row in report.rows] == ["good"]
+    assert report.failures[0] == "s/bad: broken"
+    assert "s/tiny: an image of 4 x 4 pixels is too small to score" in report.failures[1]
+
+
+def test_undefined_scores_are_null_in_json(tmp_path: Path) -> None:
+    hr = picture(1, 12, 12)  # 8 x 8 after the border: no SSIM window fits
+    report = evaluate([Pair("s", "a.png", hr, downscale(hr), hr)], upscale, {"label": "same"}, 2, outputs(tmp_path))
+    assert report.rows[0]["psnr_y"] == float("inf")
+    written = json.loads((tmp_path / "evaluate.json").read_text())["sets"]["s"]
+    assert written["psnr_y"] is None
+    assert written["ssim_y"] is None
+    assert "NaN" not in (tmp_path / "evaluate.json").read_text()
+
+
+def test_the_picture_shows_input_output_and_bicubic() -> None:
+    lr = picture(1, 30, 200)
+    sr, bicubic = np.full((60, 400, 3), 10, np.uint8), np.full((60, 400, 3), 99, np.uint8)
+    canvas = np.asarray(comparison(lr, sr, bicubic, 2, ("Input", "Network\n30 dB", "Bicubic\n29 dB")))
+    np.testing.assert_array_equal(canvas[12:72, 12:412], lr.repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_array_equal(canvas[12:72, 424:824], sr)
+    np.testing.assert_array_equal(canvas[12:72, 836:1236], bicubic)
+    assert (canvas[80:, 424:824] < 100).any(), "the caption is drawn"
+
+
+def test_large_pictures_show_their_most_detailed_window() -> None:
+    image = np.full((1000, 1400, 3), 128, np.uint8)
+    image[300:900, 700:1300] = picture(1, 600, 600)
+    y, x = detailed_window(image, LARGEST)
+    assert (y.stop - y.start, x.stop - x.start) == (LARGEST, LARGEST)
+    assert 260 <= y.start <= 300
+    assert 660 <= x.start <= 700
+    lr = downscale(image)
+    assert isinstance(comparison(lr, image, image, 2, ("a", "b", "c")), Image.Image)
+    assert comparison(lr, image, image, 2, ("a", "b", "c")).width == 3 * LARGEST + 4 * 12
+    assert detailed_window(np.zeros((1, 1, 3), np.uint8), 640) == (slice(0, 1), slice(0, 1))

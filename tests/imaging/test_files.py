@@ -1,0 +1,185 @@
+"""Every kind of picture that a data folder may hold: used, converted with a note, or refused with a reason."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from loupe.imaging.files import ImageError, atomic_file, atomic_folder, find_images, read_image, write_png
+from loupe.imaging.resize import Pixels
+
+RGB: Pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+
+
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def test_plain_colour_and_gray_come_through_unchanged(tmp_path: Path) -> None:
+    colour = read_image(save(tmp_path / "a.png", Image.fromarray(RGB)))
+    np.testing.assert_array_equal(colour.pixels, RGB)
+    assert colour.notes == ()
+    gray = read_image(save(tmp_path / "b.png", Image.fromarray(RGB[..., 0])))
+    np.testing.assert_array_equal(gray.pixels, RGB[..., 0])
+    np.testing.assert_array_equal(gray.rgb, np.repeat(RGB[..., :1], 3, axis=2))
+    assert gray.notes == ()
+
+
+def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
+    rgba = np.dstack([RGB, np.zeros((9, 14), np.uint8)])
+    rgba[:4, :, 3] = 255
+    rgba[4, :, 3] = 51
+    loaded = read_image(save(tmp_path / "a.png", Image.fromarray(rgba)))
+    np.testing.assert_array_equal(loaded.pixels[:4], RGB[:4])
+    np.testing.assert_allclose(loaded.pixels[4], RGB[4] * 0.2 + 255 * 0.8, atol=1)
+    assert (loaded.pixels[5:] == 255).all()
+    assert loaded.notes == ("RGBA composited on white",)
+
+
+def test_gray_with_transparency_stays_gray(tmp_path: Path) -> None:
+    la = np.dstack([RGB[..., 0], np.full((9, 14), 255, np.uint8)])
+    loaded = read_image(save(tmp_path / "a.png", Image.fromarray(la)))
+    np.testing.assert_array_equal(loaded.pixels, RGB[..., 0])
+    assert loaded.notes == ("LA composited on white",)
+
+
+def test_palettes_are_expanded(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), mode="P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    loaded = read_image(save(tmp_path / "a.png", picture))
+    np.testing.assert_array_equal(loaded.pixels[0], [[255, 0, 0], [0, 255, 0]])
+    assert loaded.notes == ("palette expanded to RGB",)
+    loaded = read_image(save(tmp_path / "b.png", picture, transparency=0))
+    np.testing.assert_array_equal(loaded.pixels[0], [[255, 255, 255], [0, 255, 0]])
+    assert loaded.notes == ("palette expanded to RGBA", "RGBA composited on white")
+
+
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
+    samples = np.array([[0, 128, 129, 257, 65535, 32768]], np.uint16)
+    loaded = read_image(save(tmp_path / "a.png", Image.fromarray(samples)))
+    np.testing.assert_array_equal(loaded.pixels, [[0, 0, 1, 1, 255, 128]])
+    assert loaded.notes == ("16-bit gray scaled to 8 bits",)
+
+
+def test_sixteen_bit_colour_is_said_to_be_reduced(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    row = b"\0" + struct.pack(">6H", 0, 65535, 32768, 256, 512, 65280)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    loaded = read_image(path)
+    np.testing.assert_array_equal(loaded.pixels, [[[0, 255, 128], [1, 2, 255]]])
+    assert loaded.notes == ("16-bit colour reduced to 8 bits",)
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    cmyk = Image.new("CMYK", (4, 4), (255, 0, 0, 0))
+    loaded = read_image(save(tmp_path / "a.tif", cmyk))
+    assert loaded.pixels.shape == (4, 4, 3)
+    np.testing.assert_array_equal(loaded.pixels[0, 0], [0, 255, 255])
+    assert loaded.notes == ("CMYK converted to RGB",)
+
+
+def test_bilevel_becomes_gray(tmp_path: Path) -> None:
+    loaded = read_image(save(tmp_path / "a.png", Image.new("1", (3, 2), 1)))
+    np.testing.assert_array_equal(loaded.pixels, np.full((2, 3), 255))
+    assert loaded.notes == ("bilevel expanded to gray",)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.fromarray(RGB)
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    loaded = read_image(save(tmp_path / "a.png", image, exif=exif))
+    np.testing.assert_array_equal(loaded.pixels, np.rot90(RGB, -1))
+    assert loaded.notes == ("turned upright by its EXIF orientation",)
+
+
+def test_srgb_profiles_change_nothing_and_others_are_converted(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    loaded = read_image(save(tmp_path / "a.png", Image.fromarray(RGB), icc_profile=srgb))
+    np.testing.assert_array_equal(loaded.pixels, RGB)
+    assert loaded.notes == ()
+    damaged = read_image(save(tmp_path / "b.png", Image.fromarray(RGB), icc_profile=b"no profile"))
+    np.testing.assert_array_equal(damaged.pixels, RGB)
+    assert damaged.notes == ("its damaged colour profile ignored",)
+
+
+def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
+    loaded = read_image(save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]))
+    assert (loaded.pixels == [255, 0, 0]).all()
+    assert loaded.notes[0] == "first of 2 frames taken"
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+    assert read_image(save(tmp_path / "a.png", Image.new("RGB", (1, 1), "red"))).pixels.tolist() == [[[255, 0, 0]]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".tif", ".bmp"])
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
+    whole = save(tmp_path / f"whole{suffix}", Image.fromarray(np.tile(RGB, (12, 12, 1))))
+    data = whole.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(data[: max(1, int(len(data) * share))])
+        with pytest.raises(ImageError, match=f"cut{suffix}: refused: "):
+            read_image(cut)
+
+
+def test_refusals_name_the_file_and_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ImageError, match=r"empty.png: refused: the file is empty"):
+        read_image(tmp_path / "empty.png")
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    with pytest.raises(ImageError, match=r"text.jpg: refused: not an image that can be decoded"):
+        read_image(tmp_path / "text.jpg")
+    save(tmp_path / "float.tif", Image.fromarray(np.zeros((3, 3), np.float32)))
+    with pytest.raises(ImageError, match=r"float.tif: refused: floating-point"):
+        read_image(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=r"missing.png: refused: .*No such file"):
+        read_image(tmp_path / "missing.png")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    save(tmp_path / "bomb.png", Image.new("1", (20_000, 20_000)))  # 400 megapixels in 60 kB
+    with pytest.raises(ImageError, match=r"bomb.png: refused: over 178 megapixels"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_find_images_sorts_and_leaves_out_what_is_hidden(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "sub/c.webp", ".git/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.webp"]
+    with pytest.raises(ImageError, match="no such folder"):
+        find_images(tmp_path / "missing")
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    write_png(tmp_path / "new" / "a.png", RGB)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png").pixels, RGB)
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "new" / "a.png") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png").pixels, RGB)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "left by an interrupted run").touch()
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "one").touch()
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out") as folder:
+        (folder / "two").touch()
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+    assert not (tmp_path / "out.part").exists()

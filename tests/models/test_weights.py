@@ -1,0 +1,49 @@
+"""Networks on disk: a round trip is exact, and whatever does not fit is said clearly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from loupe.models.weights import ModelError, build_network, describe, load_network, save_network
+
+CONFIG = {"name": "rdn", "D": 2, "C": 2, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    network = build_network(CONFIG)
+    save_network(tmp_path, network, CONFIG)
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        loaded = load_network(place)
+        assert not loaded.training
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
+    assert load_file(tmp_path / "model.safetensors").keys() == network.state_dict().keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert describe(tmp_path)["label"] == "RDN D2 C2 G4"
+
+
+def test_missing_damaged_and_foreign_models(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model here: config.json is missing"):
+        load_network(tmp_path)
+    save_network(tmp_path, build_network(CONFIG), CONFIG)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**CONFIG, "G": 8}))
+    with pytest.raises(ModelError, match=r"weights do not fit config.json: .*size mismatch"):
+        load_network(tmp_path)
+    config.write_text(json.dumps({**CONFIG, "name": "edsr"}))
+    with pytest.raises(ModelError, match="unknown network 'edsr'; known: rdn"):
+        load_network(tmp_path)
+    config.write_text(json.dumps({**CONFIG, "width": 3}))
+    with pytest.raises(ModelError, match="width"):
+        load_network(tmp_path)
+    config.write_text(json.dumps(CONFIG))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        load_network(tmp_path)
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"model.safetensors is missing"):
+        load_network(tmp_path)

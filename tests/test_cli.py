@@ -1,0 +1,126 @@
+"""The command line as a person uses it: real processes, their output and their exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import picture
+
+from loupe.imaging.files import read_image, write_png
+from loupe.imaging.resize import downscale
+from loupe.models.weights import build_network, save_network
+
+ROOT = Path(__file__).parents[1]
+CONFIG = {"name": "rdn", "D": 1, "C": 1, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
+
+
+def loupe(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loupe.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, seed in (("a.png", 1), ("deep/b.png", 2)):
+        write_png(tmp_path / "hr" / name, picture(seed, 40, 51))
+    return tmp_path
+
+
+def test_help_is_there_at_once_and_needs_no_torch() -> None:
+    script = "import sys, loupe.cli; assert not {'torch', 'pandas', 'dvc', 'prefect'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    done = loupe("--help")
+    assert done.returncode == 0
+    assert "evaluate" in done.stdout
+    quickest = min(_seconds(loupe, "--help") for _ in range(3))
+    assert quickest < 0.6 * float(os.environ.get("LOUPE_SLOWDOWN", "2"))  # a loaded machine gets twice the promise
+
+
+def _seconds(call: object, *arguments: str) -> float:
+    start = time.monotonic()
+    call(*arguments)  # type: ignore[operator]
+    return time.monotonic() - start
+
+
+def test_downscale(folder: Path) -> None:
+    done = loupe("downscale", folder / "hr", "-o", folder / "lr")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(read_image(folder / "lr" / "a.png").pixels, downscale(picture(1, 40, 51)))
+    assert (folder / "lr" / "deep" / "b.png").exists()
+
+
+def test_downscale_names_what_fails_and_does_the_rest(folder: Path) -> None:
+    (folder / "hr" / "torn.png").write_bytes(b"\x89PNG")
+    write_png(folder / "hr" / "dot.png", picture(1, 1, 1))
+    done = loupe("downscale", folder / "hr", "-o", folder / "lr", "--scale", 3)
+    assert done.returncode == 1
+    assert "torn.png: refused" in done.stderr
+    assert "dot.png: an image of 1 x 1 pixels is too small to divide by 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert read_image(folder / "lr" / "a.png").pixels.shape == (13, 17, 3)
+    before = (folder / "hr" / "a.png").read_bytes()
+    done = loupe("downscale", folder / "hr", "-o", folder / "hr")
+    assert done.returncode == 1
+    assert "would overwrite itself" in done.stderr
+    assert (folder / "hr" / "a.png").read_bytes() == before
+
+
+def test_evaluate_prints_a_table_or_json_and_writes_files(folder: Path) -> None:
+    done = loupe("evaluate", "--hr", folder / "hr", "--out", folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert "PSNR-Y" in done.stdout
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["evaluate.json", "per_image.csv", "pictures"]
+    done = loupe("evaluate", "--hr", folder / "hr", "--json")
+    scores = json.loads(done.stdout)["sets"][folder.name]
+    assert scores["n"] == 2
+    assert scores["gain_db"] == 0
+
+
+def test_evaluate_runs_a_model(folder: Path) -> None:
+    save_network(folder / "model", build_network(CONFIG), CONFIG)
+    done = loupe("evaluate", "--hr", folder / "hr", "--model", folder / "model", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["model"]["label"] == "RDN D1 C1 G4"
+    assert report["sets"][folder.name]["psnr_y"] != report["sets"][folder.name]["bicubic"]["psnr_y"]
+
+
+def test_evaluate_scores_finished_pictures_and_reports_the_missing_one(folder: Path) -> None:
+    write_png(folder / "sr" / "a.png", picture(1, 40, 51))
+    done = loupe("evaluate", "--hr", folder / "hr", "--sr", folder / "sr")
+    assert done.returncode == 1
+    assert "deep/b.png: no counterpart" in done.stderr
+    assert "inf" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--hr", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "--hr", "hr", "--model", "hr"], "hr: no model here: config.json is missing"),
+        (["evaluate", "--hr", "hr", "--model", "m", "--sr", "s"], "--sr and --model exclude each other"),
+        (["downscale", "nowhere.png", "-o", "lr"], "nowhere.png: refused"),
+        (["profile", "nope"], "no profile 'nope'"),
+        (["evaluate"], "Missing option '--hr'"),
+    ],
+)
+def test_wrong_use_is_explained(folder: Path, arguments: list[str], message: str) -> None:
+    done = loupe(*arguments, cwd=folder)
+    assert done.returncode == (1 if arguments[0] == "downscale" else 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_profiles_are_listed_and_applied(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    for path in (ROOT / "profiles").glob("*.yaml"):
+        (tmp_path / "profiles" / path.name).write_bytes(path.read_bytes())
+    assert "smoke" in loupe("profile", cwd=tmp_path).stdout.split()
+    done = loupe("profile", "smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "steps: 40" in (tmp_path / "params.yaml").read_text()

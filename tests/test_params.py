@@ -1,0 +1,78 @@
+"""params.yaml: mistakes are named with their key, the allowed values and the file."""
+
+from pathlib import Path
+
+import pytest
+
+from loupe.params import ParamsError, apply_profile, load_params
+
+ROOT = Path(__file__).parents[1]
+GOOD = (ROOT / "profiles" / "sample.yaml").read_text()
+
+
+def load(folder: Path, text: str) -> None:
+    (folder / "params.yaml").write_text(text)
+    load_params(folder / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            ("  batch: 8", "  batch: 8\n  bacth: 8"),
+            r"unknown key 'train.bacth'. Did you mean 'batch'\? Allowed here: seed",
+        ),
+        (("scale: 2", "scale: 2\nzzz: 1"), r"unknown key 'zzz'. Allowed here: photos, products, scale"),
+        (("  loss: l1", "  loss: l3"), r"train.loss = 'l3': input should be 'l1' or 'mse'"),
+        (("photos: sample", "photos: flickr"), r"photos = 'flickr': input should be 'sample'"),
+        (("  lr: 0.002", "  lr: -1"), r"train.lr = -1: input should be greater than 0"),
+        (("scale: 2", "scale: 9"), r"scale = 9: input should be less than or equal to 4"),
+        (("  D: 4", "  D: four"), r"model.D = 'four': input should be a valid integer"),
+        (("  D: 4", "  D: 4.5"), r"model.D = 4.5: input should be a valid integer"),
+        (("  steps: 3000", "  steps: yes please"), r"train.steps = 'yes please'"),
+        (("  G0: 32", "  # G0: 32"), r"the key 'model.G0' is missing"),
+        (("products:\n", "products: 3\nproductz:\n"), r"products = 3: input should be"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, wrong: tuple[str, str], message: str) -> None:
+    assert wrong[0] in GOOD
+    with pytest.raises(ParamsError, match=message) as caught:
+        load(tmp_path, GOOD.replace(*wrong))
+    assert f"{tmp_path / 'params.yaml'}: " in str(caught.value)
+
+
+def test_several_mistakes_are_all_named(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path, GOOD.replace("  loss: l1", "  loss: l3").replace("scale: 2", "scale: 9"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_files_that_are_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    for text, message in (("a: [1", "not YAML"), ("- 1", "expected keys and values"), ("", "expected keys and values")):
+        with pytest.raises(ParamsError, match=message):
+            load(tmp_path, text)
+
+
+def test_a_profile_is_laid_over_the_sample_and_keeps_its_comments(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    (profiles / "sample.yaml").write_text(GOOD)
+    (profiles / "long.yaml").write_text("# Trains for longer.\ntrain:\n  steps: 77\n")
+    (profiles / "wrong.yaml").write_text("train:\n  stepz: 77\n")
+    target = tmp_path / "params.yaml"
+    params = apply_profile("long", profiles, target)
+    assert params.train.steps == 77
+    assert params.train.batch == 8
+    text = target.read_text()
+    assert text.startswith("# Trains for longer.\n")
+    assert "# residual dense blocks" in text
+    assert load_params(target) == params
+    with pytest.raises(ParamsError, match=r"wrong.yaml: unknown key 'train.stepz'. Did you mean 'steps'"):
+        apply_profile("wrong", profiles, target)
+    with pytest.raises(ParamsError, match="no profile 'nope'; choose one of long, sample, wrong"):
+        apply_profile("nope", profiles, target)
+    assert target.read_text() == text
+    apply_profile("sample", profiles, target)
+    assert target.read_text() == GOOD
