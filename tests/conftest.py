@@ -29,14 +29,15 @@ def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:
 
 @pytest.fixture
 def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
-    """Builds an index of `train` and `valid` pictures; keyword arguments as build_index."""
+    """Builds an index of so many photographs for `train` and `valid`, and products for `train`."""
 
-    def make(train: int = 3, valid: int = 1, scale: int = 2, patch: int = 16) -> PatchIndex:
+    def make(train: int = 3, valid: int = 1, scale: int = 2, patch: int = 16, products: int = 0) -> PatchIndex:
         sources = []
-        for number in range(train + valid):
+        places = ["photos/train"] * train + ["photos/valid"] * valid + ["products/train"] * products
+        for number, place in enumerate(places):
             path = tmp_path / "pictures" / f"{number}.png"
             write_png(path, picture(number))
-            sources.append(Source(path, path.name, "photos", "train" if number < train else "valid"))
+            sources.append(Source(path, path.name, *place.split("/")))
         folder = tmp_path / f"index-{scale}-{patch}"
         folder.mkdir()
         build_index(sources, folder, scale=scale, patch=patch, valid_share=0.0)

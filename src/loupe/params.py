@@ -61,6 +61,7 @@ class Train:
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1, le=4096)]
+    product_share: Annotated[float, Field(ge=0, le=1)]
     loss: Literal["l1", "mse"]
     lr: Annotated[float, Field(gt=0, le=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]

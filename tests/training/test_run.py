@@ -18,7 +18,9 @@ from loupe.training.ema import AveragedNetwork
 from loupe.training.run import WINDOW, Recipe, centre, prepare, train, validate
 
 MakeIndex = Callable[..., PatchIndex]
-RECIPE = Recipe(seed=1, steps=60, batch=4, loss="l1", lr=0.004, warmup=0.1, ema=0.9, validate_every=25)
+RECIPE = Recipe(
+    seed=1, steps=60, batch=4, product_share=0.3, loss="l1", lr=0.004, warmup=0.1, ema=0.9, validate_every=25
+)
 CPU = torch.device("cpu")
 
 

@@ -41,6 +41,7 @@ class Recipe:
     seed: int
     steps: int
     batch: int
+    product_share: float
     loss: str
     lr: float
     warmup: float
@@ -96,7 +97,7 @@ def train(network: RDN, index: PatchIndex, recipe: Recipe, curves: Path, board: 
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # twice as fast on CPUs
     averaged = AveragedNetwork(network, recipe.ema)
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
-    batches = PatchBatches(index, recipe.batch, recipe.seed)
+    batches = PatchBatches(index, recipe.batch, recipe.seed, recipe.product_share)
     windows = [centre(index, number) for number, row in enumerate(index.images) if row.split == "valid"]
     loss_of = LOSSES[recipe.loss]
     points: list[CurvePoint] = []
