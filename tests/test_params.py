@@ -29,7 +29,7 @@ def load(folder: Path, text: str) -> None:
         (("scale: 2", "scale: 9"), r"scale = 9: input should be less than or equal to 4"),
         (("  D: 4", "  D: four"), r"model.D = 'four': input should be a valid integer"),
         (("  D: 4", "  D: 4.5"), r"model.D = 4.5: input should be a valid integer"),
-        (("  steps: 3000", "  steps: yes please"), r"train.steps = 'yes please'"),
+        (("  steps: 3500", "  steps: yes please"), r"train.steps = 'yes please'"),
         (("  G0: 32", "  # G0: 32"), r"the key 'model.G0' is missing"),
         (("products:\n", "products: 3\nproductz:\n"), r"products = 3: input should be"),
     ],

@@ -133,10 +133,10 @@ def _candidate(
 ) -> tuple[dict[str, object], Callable[[Pixels], Pixels], int]:
     """What is scored: facts about it, how it enlarges an input, and its scale."""
     if model:
-        from loupe.models.inference import super_resolve
+        from loupe.models.inference import choose_device, super_resolve
         from loupe.models.weights import describe, load_network
 
-        network = load_network(model)
+        network = load_network(model).to(choose_device())
         return describe(model), lambda pixels: super_resolve(network, pixels), network.scale
     if sr:
         return {"label": sr.name, "folder": str(sr)}, _bicubic(scale), scale  # never asked: every pair has its sr

@@ -127,6 +127,12 @@ def test_torch_is_the_pinned_one(imported: dict[str, tuple[str | None, str | Non
     assert (version or "").startswith("2.13.0"), f"torch is {version}, the lock file pins 2.13.0"
 
 
+def test_no_package_contradicts_another(tmp_path: Path) -> None:
+    # a botocore that aiobotocore does not allow still imports, and fails later, in the first transfer to S3
+    done = run_bounded([sys.executable, "-m", "pip", "check"], cwd=tmp_path, env=dict(os.environ), seconds=120)
+    assert done.returncode == 0, done.stdout
+
+
 # ------------------------------------------------------------------------------- 2. Prefect schedules a cron
 
 SCHEDULE_SECONDS = 20.0  # the scheduler looks once a second here (conftest.py)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from loupe.errors import InputError
 from loupe.imaging.metrics import score
 from loupe.models.inference import super_resolve
 from loupe.models.rdn import RDN
@@ -105,3 +106,10 @@ def test_machine_facts_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert prepare(0) == CPU
     assert torch.get_num_threads() == 1
     torch.set_num_threads(threads)
+    monkeypatch.setenv("LOUPE_THREADS", "many")
+    with pytest.raises(InputError, match="LOUPE_THREADS=many"):
+        prepare(0)
+    monkeypatch.delenv("LOUPE_THREADS")
+    monkeypatch.setenv("LOUPE_DEVICE", "abacus")
+    with pytest.raises(InputError, match=r"LOUPE_DEVICE=abacus: .*set it to cpu or cuda"):
+        prepare(0)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from loupe.errors import InputError
 from loupe.imaging.resize import Pixels
 from loupe.models.rdn import RDN
+
+
+def choose_device() -> torch.device:
+    """Where to compute: LOUPE_DEVICE (such as `cuda:1` or `cpu`), else a GPU if there is one, else the CPU.
+
+    A fact of the machine, hence an environment variable and no parameter.
+
+    Raises:
+        InputError: LOUPE_DEVICE names no device that this PyTorch can use.
+    """
+    name = os.environ.get("LOUPE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # what builds without CUDA raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"LOUPE_DEVICE={name}: {reason}; set it to cpu or cuda, or leave it out") from None
+    return torch.device(name)
 
 
 def to_tensor(batch: Pixels, device: torch.device | str = "cpu") -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from loupe.errors import InputError
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.run import Outputs, evaluate, summary_table
-from loupe.models.inference import super_resolve
+from loupe.models.inference import choose_device, super_resolve
 from loupe.models.weights import describe, load_network
 from loupe.patches.index import PatchIndex
 from loupe.stages.running import stage
@@ -34,7 +34,7 @@ def pairs(index: PatchIndex) -> Iterator[Pair]:
 @stage
 def main() -> None:
     """Score, draw, and print the table."""
-    network = load_network(MODEL)
+    network = load_network(MODEL).to(choose_device())
     index = PatchIndex(INDEX)
     report = evaluate(
         pairs(index), lambda pixels: super_resolve(network, pixels), describe(MODEL), index.scale, OUTPUTS

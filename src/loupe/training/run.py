@@ -20,10 +20,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from loupe.errors import InputError
 from loupe.imaging.files import atomic_file
 from loupe.imaging.metrics import luma, psnr, shave
 from loupe.imaging.resize import Pixels
-from loupe.models.inference import to_pixels, to_tensor
+from loupe.models.inference import choose_device, to_pixels, to_tensor
 from loupe.models.rdn import RDN
 from loupe.patches.batches import PatchBatches
 from loupe.patches.index import PatchIndex
@@ -65,16 +66,21 @@ class CurvePoint:
 
 
 def prepare(seed: int) -> torch.device:
-    """Seed everything, ask for deterministic algorithms, and choose the device.
+    """Seed everything, ask for deterministic algorithms, and choose the device (see `choose_device`).
 
-    LOUPE_DEVICE (such as `cuda` or `cpu`) and LOUPE_THREADS override the choice: a fast GPU if there is one, and all
-    cores. They are facts of a machine, hence no parameters.
+    LOUPE_THREADS is how many cores to use; all of them without it.
+
+    Raises:
+        InputError: LOUPE_DEVICE or LOUPE_THREADS makes no sense.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(int(os.environ.get("LOUPE_THREADS") or len(os.sched_getaffinity(0))))
-    return torch.device(os.environ.get("LOUPE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if threads := os.environ.get("LOUPE_THREADS"):
+        if not threads.isdecimal() or int(threads) < 1:
+            raise InputError(f"LOUPE_THREADS={threads}: set it to a whole number from 1, or leave it out")
+        torch.set_num_threads(int(threads))
+    return choose_device()
 
 
 def train(network: RDN, index: PatchIndex, recipe: Recipe, curves: Path, board: Path, device: torch.device) -> RDN:

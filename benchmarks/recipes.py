@@ -1,0 +1,85 @@
+"""Which recipe: variants of the profile `sample`, each trained for the same number of steps, in one run.
+
+    python benchmarks/recipes.py [--steps 1000]
+
+Prints the gain over bicubic on the held-out photographs and product images, and writes benchmarks/results/recipes.json.
+Needs index/ (`dvc repro patch-index`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from loupe.evaluation.run import evaluate
+from loupe.models.inference import super_resolve
+from loupe.models.weights import build_network
+from loupe.params import load_params
+from loupe.patches.index import PatchIndex
+from loupe.stages.evaluate import pairs
+from loupe.training.run import Recipe, prepare, train
+
+RESULTS = Path(__file__).parent / "results"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sample": {},
+    "loss mse": {"loss": "mse"},
+    "lr 0.001": {"lr": 0.001},
+    "lr 0.004": {"lr": 0.004},
+    "ema 0 (last step)": {"ema": 0.0},
+    "product_share 0": {"product_share": 0.0},
+    "product_share 0.7": {"product_share": 0.7},
+    "residual none (the paper)": {"residual": "none"},
+    "residual nearest": {"residual": "nearest"},
+    "G0 64": {"G0": 64},
+    "D 6": {"D": 6},
+}
+
+
+def main() -> None:
+    """Train and score every variant."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each variant (default 1000)")
+    steps = parser.parse_args().steps
+    params = load_params(Path("profiles/sample.yaml"))
+    index = PatchIndex(Path("index"))
+    rows = []
+    for name, changes in VARIANTS.items():
+        config = {**dataclasses.asdict(params.model), "scale": params.scale}
+        recipe = {**dataclasses.asdict(params.train), "steps": steps, "validate_every": steps}
+        for key, value in changes.items():
+            (config if key in config else recipe)[key] = value
+        device = prepare(recipe["seed"])
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            network = train(
+                build_network(config), index, Recipe(**recipe), Path(folder) / "c.csv", Path(folder), device
+            )
+        seconds = time.perf_counter() - start
+        report = evaluate(pairs(index), lambda lr, net=network: super_resolve(net, lr), {}, index.scale)  # type: ignore[misc]
+        gains = {data_set: scores["gain_db"] for data_set, scores in report.summary["sets"].items()}
+        rows.append({"name": name, "seconds": seconds, **gains})
+        print(f"{name}: {', '.join(f'{key} {value:+.2f} dB' for key, value in gains.items())}", flush=True)
+    report_json = {
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "steps": steps,
+        "rows": rows,
+        "ratios": {row["name"]: rows[0]["seconds"] / row["seconds"] for row in rows},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "recipes.json").write_text(json.dumps(report_json, indent=2) + "\n")
+    table = [[row["name"], f"{row['photos']:+.2f}", f"{row['products']:+.2f}", f"{row['seconds']:.0f}"] for row in rows]
+    print(tabulate(table, [f"{steps} steps", "photos, dB", "products, dB", "seconds"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
