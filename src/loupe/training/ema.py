@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights: smoother than the last step, and better by about 0.1 dB."""
+"""An exponential moving average of a network's weights: steadier than the last step while the rate is still high."""
 
 from __future__ import annotations
 
