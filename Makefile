@@ -7,6 +7,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 INSTALLED := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro test lint format bench lock clean
@@ -17,10 +18,11 @@ help: ## list the entries
 install: $(INSTALLED) ## create .venv and install what requirements.lock names
 
 $(INSTALLED): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+	@echo "installing into $(VENV): about two minutes, more while packages have to be downloaded"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --requirement requirements.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
 
 repro: install ## reproduce every result: data, training, scores, pictures
 	dvc pull --quiet data.dvc
