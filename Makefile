@@ -49,6 +49,7 @@ lock: install ## write requirements.lock anew from pyproject.toml
 	pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --allow-unsafe --resolver backtracking --output-file requirements.lock pyproject.toml
 	sed -i "s|^\(torch==[0-9.]*\)+.*|\1|" requirements.lock  # any build of that version, not only the one at hand
+	sed -i "/^loupe @ /,+1d" requirements.lock  # the project itself, by the path of this machine
 
 clean: ## remove outputs and the environment; versioned data stays in the cache
 	rm -rf $(VENV) index models runs reports

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loupe.params import ParamsError, apply_profile, load_params
+from loupe.params import ParamsError, PhotosPath, PhotosUrl, apply_profile, load_params
 
 ROOT = Path(__file__).parents[1]
 GOOD = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -22,16 +22,26 @@ def load(folder: Path, text: str) -> None:
             ("  batch: 8", "  batch: 8\n  bacth: 8"),
             r"unknown key 'train.bacth'. Did you mean 'batch'\? Allowed here: seed",
         ),
-        (("scale: 2", "scale: 2\nzzz: 1"), r"unknown key 'zzz'. Allowed here: photos, products, scale"),
+        (("scale: 2", "scale: 2\nzzz: 1"), r"unknown key 'zzz'. Allowed here: photos, valid_share, scale"),
         (("  loss: l1", "  loss: l3"), r"train.loss = 'l3': input should be 'l1' or 'mse'"),
-        (("photos: sample", "photos: flickr"), r"photos = 'flickr': input should be 'sample'"),
+        (
+            ("photos: sample", "photos: flickr"),
+            r"photos = 'flickr': choose sample, div2k, \{path: FOLDER\} or \{url: ADDRESS\}",
+        ),
+        (("photos: sample", "photos: [sample]"), r"photos = \['sample'\]: choose sample, div2k"),
+        (("photos: sample", "photos: {pth: own}"), r"photos = \{'pth': 'own'\}: give one of \{path: FOLDER\} and"),
+        (("photos: sample", "photos: {}"), r"photos = \{\}: give one of"),
+        (("photos: sample", "photos: {path: a, url: https://b}"), r"photos = .*: give one of \{path: FOLDER\} and"),
+        (("photos: sample", "photos: {path: 3}"), r"photos = \{'path': 3\}: the path must be a text"),
+        (("photos: sample", "photos: {url: ftp://b/a.zip}"), r"the url must begin with https://, http:// or s3://"),
+        (("photos: sample", "photos: {url: 's3:///'}"), r"begin with https://, http:// or s3://, and name a place"),
         (("  lr: 0.002", "  lr: -1"), r"train.lr = -1: input should be greater than 0"),
         (("scale: 2", "scale: 9"), r"scale = 9: input should be less than or equal to 4"),
         (("  D: 4", "  D: four"), r"model.D = 'four': input should be a valid integer"),
         (("  D: 4", "  D: 4.5"), r"model.D = 4.5: input should be a valid integer"),
         (("  steps: 3500", "  steps: yes please"), r"train.steps = 'yes please'"),
         (("  G0: 32", "  # G0: 32"), r"the key 'model.G0' is missing"),
-        (("products:\n", "products: 3\nproductz:\n"), r"products = 3: input should be"),
+        (("patches:\n", "patches: 3\npatchez:\n"), r"patches = 3: input should be"),
     ],
 )
 def test_mistakes_are_explained(tmp_path: Path, wrong: tuple[str, str], message: str) -> None:
@@ -39,6 +49,21 @@ def test_mistakes_are_explained(tmp_path: Path, wrong: tuple[str, str], message:
     with pytest.raises(ParamsError, match=message) as caught:
         load(tmp_path, GOOD.replace(*wrong))
     assert f"{tmp_path / 'params.yaml'}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sample", "sample"),
+        ("div2k", "div2k"),
+        ("{path: ../own pictures}", PhotosPath("../own pictures")),
+        ("{url: 'https://example.org/a.zip?b=c'}", PhotosUrl("https://example.org/a.zip?b=c")),
+        ("{url: s3://bucket/some/prefix}", PhotosUrl("s3://bucket/some/prefix")),
+    ],
+)
+def test_where_photographs_may_come_from(tmp_path: Path, text: str, expected: object) -> None:
+    (tmp_path / "params.yaml").write_text(GOOD.replace("photos: sample", f"photos: {text}"))
+    assert load_params(tmp_path / "params.yaml").photos == expected
 
 
 def test_several_mistakes_are_all_named(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -29,10 +31,38 @@ class ParamsError(InputError):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Products:
-    """How product images are used."""
+class PhotosPath:
+    """One's own pictures in a folder; a relative path begins at the project's root folder."""
 
-    valid_share: Annotated[float, Field(ge=0, lt=1)]
+    path: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class PhotosUrl:
+    """One's own pictures elsewhere: one archive (https://, http://), or everything below an S3 prefix (s3://)."""
+
+    url: str
+
+
+Photos = Literal["sample", "div2k"] | PhotosPath | PhotosUrl
+
+
+def _photos(value: Any) -> Photos:
+    """The parameter `photos`; a union's own errors would name each of its members."""
+    if value in ("sample", "div2k"):
+        return cast(Photos, value)
+    if not isinstance(value, dict):
+        raise PydanticCustomError("photos", "choose sample, div2k, {path: FOLDER} or {url: ADDRESS}")
+    if len(value) != 1 or (key := next(iter(value))) not in ("path", "url"):
+        raise PydanticCustomError("photos", "give one of {path: FOLDER} and {url: ADDRESS}, and no other key")
+    given = value[key]
+    if not isinstance(given, str) or not given.strip():
+        raise PydanticCustomError("photos", "the {key} must be a text", {"key": key})
+    if key == "path":
+        return PhotosPath(given)
+    if not re.match(r"(https?|s3)://[^/]", given):
+        raise PydanticCustomError("photos", "the url must begin with https://, http:// or s3://, and name a place")
+    return PhotosUrl(given)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,8 +103,8 @@ class Train:
 class Params:
     """Everything in `params.yaml`."""
 
-    photos: Literal["sample"]
-    products: Products
+    photos: Annotated[Photos, PlainValidator(_photos)]
+    valid_share: Annotated[float, Field(ge=0, lt=1)]
     scale: Annotated[int, Field(ge=2, le=4)]
     patches: Patches
     model: Model

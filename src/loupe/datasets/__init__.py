@@ -1,1 +1,1 @@
-"""Where images come from: the photographs bundled with installed packages, and rendered product shots."""
+"""Where images come from: bundled, downloaded or one's own photographs, and rendered product shots."""

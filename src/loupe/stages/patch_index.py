@@ -16,10 +16,10 @@ OUT = Path("index")
 
 
 def sources() -> Iterator[Source]:
-    """Photographs with the split of their folder, then product images, whose content decides."""
-    for split in ("train", "valid"):
-        for path in find_images(PHOTOS / split):
-            yield Source(path, path.relative_to(PHOTOS / split).as_posix(), "photos", split)
+    """Photographs with the split of their folder, or in `unsplit`, then product images: there the content decides."""
+    for below, split in (("train", "train"), ("valid", "valid"), ("unsplit", None)):
+        for path in find_images(PHOTOS / below) if (PHOTOS / below).is_dir() else []:
+            yield Source(path, path.relative_to(PHOTOS / below).as_posix(), "photos", split)
     for path in find_images(PRODUCTS):
         yield Source(path, path.relative_to(PRODUCTS).as_posix(), "products", None)
 
@@ -34,7 +34,7 @@ def main() -> None:
             folder,
             scale=params.scale,
             patch=params.patches.size,
-            valid_share=params.products.valid_share,
+            valid_share=params.valid_share,
         )
     print(
         f"{OUT}: {counts['images']} pictures ({counts['train_images']} train, {counts['valid_images']} valid, "
