@@ -30,6 +30,7 @@ repro: install ## reproduce every result: data, training, scores, pictures
 	@python -m loupe.stages.show
 
 test: install ## run the whole test suite
+	dvc pull --quiet data.dvc
 	python -m pytest
 
 lint: install ## check style, types and import directions
