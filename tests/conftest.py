@@ -8,7 +8,8 @@ import pytest
 
 from loupe.imaging.files import write_png
 from loupe.imaging.resize import Pixels
-from loupe.patches.index import PatchIndex, Source, build_index
+from loupe.patches.build import Source, build_index
+from loupe.patches.index import LowResolution, PatchIndex
 
 
 def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:
@@ -31,16 +32,23 @@ def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:
 def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
     """Builds an index of so many photographs for `train` and `valid`, and products for `train`."""
 
-    def make(train: int = 3, valid: int = 1, scale: int = 2, patch: int = 16, products: int = 0) -> PatchIndex:
+    def make(
+        train: int = 3,
+        valid: int = 1,
+        scale: int = 2,
+        patch: int = 16,
+        products: int = 0,
+        low_resolution: LowResolution = "computed",
+    ) -> PatchIndex:
         sources = []
         places = ["photos/train"] * train + ["photos/valid"] * valid + ["products/train"] * products
         for number, place in enumerate(places):
             path = tmp_path / "pictures" / f"{number}.png"
             write_png(path, picture(number))
             sources.append(Source(path, path.name, *place.split("/")))
-        folder = tmp_path / f"index-{scale}-{patch}"
+        folder = tmp_path / f"index-{scale}-{patch}-{low_resolution}"
         folder.mkdir()
-        build_index(sources, folder, scale=scale, patch=patch, valid_share=0.0)
+        build_index(sources, folder, scale=scale, patch=patch, valid_share=0.0, low_resolution=low_resolution)
         return PatchIndex(folder)
 
     return make

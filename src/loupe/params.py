@@ -67,9 +67,32 @@ def _photos(value: Any) -> Photos:
 
 @dataclass(frozen=True, config=STRICT)
 class Patches:
-    """How pictures are cut into patches; `size` is the side in low-resolution pixels."""
+    """How pictures are cut into patches, and which ones make a batch; profiles/sample.yaml explains the keys."""
 
     size: Annotated[int, Field(ge=8, le=512)]
+    low_resolution: Literal["computed", "stored"]
+    strategy: Literal["pool", "grid", "random"]
+    images: Annotated[int, Field(ge=1)]
+    per_image: Annotated[int, Field(ge=1)]
+    difficulty: Annotated[float, Field(ge=0, lt=1)]
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Degradations:
+    """What is done to product images beside reducing them; docs/degradations.md explains the keys."""
+
+    blur_probability: Probability
+    blur_sigma: tuple[float, float]
+    shot_probability: Probability
+    shot_peak: tuple[float, float]
+    noise_probability: Probability
+    noise_sigma: tuple[float, float]
+    jpeg_probability: Probability
+    jpeg_quality: tuple[int, int]
+    jpeg_420_share: Probability
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -107,6 +130,7 @@ class Params:
     valid_share: Annotated[float, Field(ge=0, lt=1)]
     scale: Annotated[int, Field(ge=2, le=4)]
     patches: Patches
+    degradations: Degradations
     model: Model
     train: Train
 

@@ -11,7 +11,8 @@ from tests.file_server import Serving, serve
 from tests.system.test_pipeline import Copy
 
 from loupe.imaging.files import write_png
-from loupe.patches.index import PatchIndex, split_of
+from loupe.patches.build import split_of
+from loupe.patches.index import PatchIndex
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -99,17 +99,23 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A fresh temporary folder to fill; it replaces `path` when the block ends well, and vanishes when it does not."""
+def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+    """A temporary folder to fill, beside `path`, which it replaces when the block ends well.
+
+    When the block fails the folder vanishes. With `resume` it stays, and the next time it is found as it was left: the
+    block must then know what in it is whole.
+    """
     temporary = path.with_name(f"{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted run left
-    temporary.mkdir(parents=True)
+    if not resume:
+        shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
+    temporary.mkdir(parents=True, exist_ok=resume)
     try:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

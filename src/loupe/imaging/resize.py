@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:  # the light install has no PyTorch, and `import torch` costs over a second
     import torch
@@ -189,9 +190,10 @@ def reduce_windows(windows: Pixels, scale: int) -> Pixels:
     rows, columns = ((side - 2 * margin) // scale for side in (height, width))
     # float32 holds every sum exactly where the weights are multiples of a power of two, in whatever order BLAS adds
     kind = np.float32 if scale & (scale - 1) == 0 else np.float64
-    down = _band(rows, scale, kind) @ windows.reshape(count, height, width * channels).astype(kind)
-    down = _to_levels(down).reshape(count, rows, width, channels).transpose(0, 2, 1, 3)
-    across = _band(columns, scale, kind) @ down.reshape(count, width, rows * channels)
+    with _blas().limit(limits=1, user_api="blas"):  # threads for such small products cost a hundred times their work
+        down = _band(rows, scale, kind) @ windows.reshape(count, height, width * channels).astype(kind)
+        down = _to_levels(down).reshape(count, rows, width, channels).transpose(0, 2, 1, 3)
+        across = _band(columns, scale, kind) @ down.reshape(count, width, rows * channels)
     levels = _to_levels(across).reshape(count, columns, rows, channels)
     return levels.transpose(0, 2, 1, 3).astype(np.uint8)
 
@@ -218,10 +220,15 @@ def _interior(scale: int) -> tuple[int, npt.NDArray[np.float64]]:
 @lru_cache(maxsize=32)
 def _band(outputs: int, scale: int, kind: type) -> npt.NDArray[np.floating]:
     taps = _interior(scale)[1]
-    matrix = np.zeros((outputs, (outputs - 1) * scale + len(taps)), kind)
+    matrix: npt.NDArray[np.floating] = np.zeros((outputs, (outputs - 1) * scale + len(taps)), kind)
     for row in range(outputs):
         matrix[row, row * scale : row * scale + len(taps)] = taps
     return matrix
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _to_levels(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -1,91 +1,194 @@
-"""Batches of patches: drawn from the decoded pool, seeded, and the same for step n however one got there."""
+"""Batches of patches, seeded, and the same for step n however one got there.
+
+Three ways to choose the patches of an epoch, the article's; all give the same kind of batch:
+
+- `grid`: a static set. Every grid patch of every picture once, in random order.
+- `random`: one random patch of each picture, decoded from its file each time. What most public code does, and slow.
+- `pool`: of `images` random pictures `per_image` random patches each are mixed; then come the next pictures. The pixels
+  come from the decoded pool, as those of `grid`.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from loupe.errors import InputError
-from loupe.imaging.resize import Pixels
+from loupe.imaging.degradations import Degradation, Settings, apply, draw
+from loupe.imaging.files import read_image
+from loupe.imaging.resize import Pixels, crop_to_multiple, mirrored, reduce_windows, window_margin
 from loupe.patches.index import PatchIndex
+
+FROM_DRAWS, FROM_DEGRADATION = 0, 1  # keys that keep the random numbers of one position apart
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How the patches of an epoch are chosen.
+
+    name: as above. images, per_image: of `pool`. difficulty: in [0, 1); of `random` and `pool`. The easiest patches
+    (by the PSNR of bicubic enlargement) are drawn 1 - difficulty times as often as the hardest: less, but never not at
+    all, for a network that has seen no flat white spoils it.
+    """
+
+    name: Literal["pool", "grid", "random"] = "pool"
+    images: int = 64
+    per_image: int = 64
+    difficulty: float = 0.0
 
 
 class PatchBatches:
     """Random training batches of an index.
 
-    Photographs and product images are two streams, mixed in a fixed ratio whatever their numbers. An epoch of a stream
-    visits every grid patch once, in a new order, each moved by up to half a patch so that no position is missed for
-    ever, and turned or mirrored one of eight ways. `batch_at` is a pure function of seed and step, which makes resuming
-    at any step exact.
+    Photographs and product images are two streams, mixed in a fixed ratio whatever their numbers. Except with `grid`,
+    each patch is moved by up to half its size, so that no position is missed for ever; all are turned or mirrored one
+    of eight ways. `batch_at` is a pure function of seed and step: resuming at any step is exact. The batches of all
+    ranks of a step together are the batch that one process with their joint size would get.
 
     Args:
         index: the index to draw from.
-        size: patches in a batch.
+        size: patches in a batch of this rank.
         seed: whole number from 0.
         product_share: share in [0, 1] of patches that come from the set `products`; where the index has only one
             kind of picture, all patches come from it.
+        strategy: which patches make an epoch.
+        degradation: what is done to product images beside the reduction; nothing without it.
+        rank, world: this process and the number of processes in data-parallel training.
 
     Raises:
         InputError: the index has no training patches.
     """
 
-    def __init__(self, index: PatchIndex, size: int, seed: int, product_share: float) -> None:
+    def __init__(
+        self,
+        index: PatchIndex,
+        size: int,
+        seed: int,
+        product_share: float,
+        strategy: Strategy = Strategy(),  # frozen
+        degradation: Degradation | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.index = index
         self.size = size
         self._seed = seed
+        self._from_files = strategy.name == "random"
+        self._jitter = 0 if strategy.name == "grid" else index.patch // 2
+        self._degradation = degradation
+        self._rank, self._world = rank, world
         rows = index.patches[index.patches["split"] == "train"]
+        if rows.empty:
+            raise InputError("the index holds no training patches; see what `dvc repro patch-index` left out")
         is_product = rows["image"].map([row.set == "products" for row in index.images].__getitem__).to_numpy(bool)
         places = rows[["image", "y", "x"]].to_numpy(np.int64)
-        self._photos = _Stream(places[~is_product], seed, 0)
-        self._products = _Stream(places[is_product], seed, 1)
-        if not len(places):
-            raise InputError("the index holds no training patches; see what `dvc repro patch-index` left out")
-        self._share = product_share if is_product.any() else 0.0
-        self._share = self._share if not is_product.all() else 1.0
+        ease = rows["bicubic_psnr"].rank(pct=True, method="average").to_numpy(np.float64)
+        self._photos, self._products = (
+            _Stream(places[which], 1 - strategy.difficulty * ease[which], strategy, [seed, number])
+            for number, which in enumerate((~is_product, is_product))
+        )
+        self._share = float(is_product.all()) if is_product.all() or not is_product.any() else product_share
 
     def batch_at(self, step: int) -> tuple[Pixels, Pixels]:
         """The batch of step `step` (from 0): low-resolution uint8 [N, p, p, 3] and high uint8 [N, p*s, p*s, 3]."""
         scale, patch = self.index.scale, self.index.patch
+        first = (step * self._world + self._rank) * self.size
+        draws = np.random.default_rng([self._seed, FROM_DRAWS, step])
+        joint = draws.random((self.size * self._world, 3))[self._rank * self.size :][: self.size]
+        margin = window_margin(scale)
+        side = patch * scale + 2 * margin
+        windows = np.empty((self.size, side, side, 3), np.uint8)
+        low: dict[int, Pixels] = {}  # patches whose low resolution is not computed from the window
+        for i, (down, across, _) in enumerate(joint):
+            (image, *corner), is_product = self._place(first + i)
+            hr = self._picture(image)
+            y, x = (
+                int(np.clip(start + round((2 * moved - 1) * self._jitter), 0, length // scale - patch))
+                for start, moved, length in zip(corner, (down, across), hr.shape[:2], strict=True)
+            )
+            windows[i] = _window(hr, y * scale - margin, x * scale - margin, side)
+            part = np.s_[y : y + patch, x : x + patch]
+            settings, noise = self._settings(first + i) if is_product else (Settings(), None)
+            if noise is not None and settings != Settings():
+                low[i] = apply(hr, scale, settings, noise, part)
+            elif self.index.low_resolution == "stored" and not self._from_files:
+                low[i] = self.index.lr(image)[part]
         lr = np.empty((self.size, patch, patch, 3), np.uint8)
-        hr = np.empty((self.size, patch * scale, patch * scale, 3), np.uint8)
-        draw = np.random.default_rng([self._seed, step])
-        shifts = draw.integers(-(patch // 2), patch // 2 + 1, size=(self.size, 2))
-        turns = draw.integers(8, size=self.size)
-        for i in range(self.size):
-            image, *corner = self._place(step * self.size + i)
-            lr_image, hr_image = self.index.lr(image), self.index.hr(image)
-            y, x = (int(np.clip(corner[axis] + shifts[i, axis], 0, lr_image.shape[axis] - patch)) for axis in (0, 1))
-            lr[i] = turned(lr_image[y : y + patch, x : x + patch], turns[i])
-            y, x, side = y * scale, x * scale, patch * scale
-            hr[i] = turned(hr_image[y : y + side, x : x + side], turns[i])
-        return lr, hr
+        computed = [i for i in range(self.size) if i not in low]
+        if computed:
+            lr[computed] = reduce_windows(windows[computed] if low else windows, scale)
+        hr_patches = np.empty((self.size, patch * scale, patch * scale, 3), np.uint8)
+        for i, turn in enumerate((joint[:, 2] * 8).astype(int)):
+            lr[i] = turned(low.get(i, lr[i]), turn).copy()
+            hr_patches[i] = turned(windows[i, margin : side - margin, margin : side - margin], turn)
+        return lr, hr_patches
 
-    def _place(self, position: int) -> npt.NDArray[np.int64]:
-        """[image, y, x] of the patch that comes `position`-th over the whole run."""
+    def _picture(self, image: int) -> Pixels:
+        if not self._from_files:
+            return self.index.hr(image)
+        return crop_to_multiple(read_image(Path(self.index.images[image].path)).rgb, self.index.scale)
+
+    def _settings(self, position: int) -> tuple[Settings, np.random.Generator | None]:
+        """How the product patch at `position` of the run is degraded, and where its noise comes from."""
+        if self._degradation is None:
+            return Settings(), None
+        noise = np.random.default_rng([self._seed, FROM_DEGRADATION, position])
+        return draw(self._degradation, noise), noise
+
+    def _place(self, position: int) -> tuple[npt.NDArray[np.int64], bool]:
+        """[image, y, x] of the patch that comes `position`-th over the whole run, and whether it is a product's."""
         products_before = math.floor(position * self._share)  # spreads them evenly: 0.3 takes 3 of any 10 in a row
         if math.floor((position + 1) * self._share) > products_before:
-            return self._products.place(products_before)
-        return self._photos.place(position - products_before)
+            return self._products.place(products_before), True
+        return self._photos.place(position - products_before), False
 
 
 class _Stream:
-    """Places [image, y, x] in a new random order each epoch; `number` tells streams of one seed apart."""
+    """Places [image, y, x] in the order in which a strategy visits them, epoch after epoch."""
 
-    def __init__(self, places: npt.NDArray[np.int64], seed: int, number: int) -> None:
+    def __init__(
+        self, places: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], strategy: Strategy, key: list[int]
+    ) -> None:
         self._places = places
-        self._key = [seed, number]
+        self._weights = weights
+        self._strategy = strategy
+        self._key = key
         self._epoch = -1
         self._order = np.arange(0)
+        _, self._picture, counts = np.unique(places[:, 0], return_inverse=True, return_counts=True)
+        most = {"grid": counts.max(initial=0), "random": 1, "pool": strategy.per_image}[strategy.name]
+        self._of_each = int(most)
+        self._group = {"pool": strategy.images}.get(strategy.name, len(counts))
+        self._pictures = len(counts)
+        self.epoch_length = int(np.minimum(counts, self._of_each).sum())
 
     def place(self, position: int) -> npt.NDArray[np.int64]:
-        epoch, offset = divmod(position, len(self._places))
+        epoch, offset = divmod(position, self.epoch_length)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([*self._key, epoch]).permutation(len(self._places))
+            self._order = self._shuffle(np.random.default_rng([*self._key, 2, epoch]))
             self._epoch = epoch
         place: npt.NDArray[np.int64] = self._places[self._order[offset]]
         return place
+
+    def _shuffle(self, draws: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Rows of one epoch: pictures in random order, patches of each without repetition, mixed within a group.
+
+        Exponential variates divided by the weights, smallest first, draw without replacement in proportion to the
+        weights (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
+        """
+        turn = draws.permutation(self._pictures)[self._picture]
+        keys = draws.exponential(size=len(self._places)) / self._weights
+        order = np.lexsort((keys, turn))
+        of_picture = turn[order]
+        first = np.searchsorted(of_picture, of_picture)  # where each picture's rows begin
+        order = order[np.arange(len(order)) - first < self._of_each]
+        mixed = np.lexsort((draws.random(len(order)), turn[order] // self._group))
+        return order[mixed]
 
 
 def turned(image: Pixels, turn: int) -> Pixels:
@@ -97,3 +200,12 @@ def turned(image: Pixels, turn: int) -> Pixels:
     if turn & 4:
         image = image.transpose(1, 0, 2)
     return image
+
+
+def _window(image: Pixels, top: int, left: int, side: int) -> Pixels:
+    """The square at (top, left), which may reach over the border: there the picture is mirrored."""
+    height, width = image.shape[:2]
+    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
+        return image[top : top + side, left : left + side]
+    rows, columns = mirrored(top, top + side, height), mirrored(left, left + side, width)
+    return image[rows[:, None], columns]

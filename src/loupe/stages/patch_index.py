@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from loupe.imaging.files import atomic_folder, find_images
 from loupe.params import load_params
-from loupe.patches.index import Source, build_index
+from loupe.patches.build import Source, build_index
 from loupe.stages.running import stage
 
 PHOTOS = Path("data/photos")
@@ -28,17 +31,22 @@ def sources() -> Iterator[Source]:
 def main() -> None:
     """Index both data sets; pictures that cannot be used are named, and the others go on."""
     params = load_params()
-    with atomic_folder(OUT) as folder:
-        counts = build_index(
-            sources(),
+    found = list(sources())
+    bar = tqdm(total=len(found), unit="picture", desc="index", dynamic_ncols=True, disable=not sys.stderr.isatty())
+    with bar, atomic_folder(OUT, resume=True) as folder:
+        built = build_index(
+            found,
             folder,
             scale=params.scale,
             patch=params.patches.size,
             valid_share=params.valid_share,
+            low_resolution=params.patches.low_resolution,
+            say=lambda line: bar.write(line, file=sys.stdout),
+            advance=bar.update,
         )
     print(
-        f"{OUT}: {counts['images']} pictures ({counts['train_images']} train, {counts['valid_images']} valid, "
-        f"{counts['skipped']} left out), {counts['patches']} patches"
+        f"{OUT}: {built.train} pictures to train on, {built.valid} to validate with, {built.aside} set aside, "
+        f"{built.left_out} left out; {built.patches} patches"
     )
 
 

@@ -6,9 +6,11 @@ import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_folder
 from loupe.models.weights import build_network, save_network
 from loupe.params import load_params
+from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
 from loupe.stages.running import stage
 from loupe.training.run import Recipe, prepare, train
@@ -30,7 +32,10 @@ def main() -> None:
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"train: {config['name']} with {count:,} parameters on {device}", flush=True)
     board = BOARD / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    trained = train(network, PatchIndex(INDEX), recipe, CURVES, board, device)
+    patches = params.patches
+    strategy = Strategy(patches.strategy, patches.images, patches.per_image, patches.difficulty)
+    degradation = Degradation(**dataclasses.asdict(params.degradations))
+    trained = train(network, PatchIndex(INDEX), recipe, CURVES, board, device, strategy, degradation)
     with atomic_folder(OUT) as folder:
         save_network(folder, trained, config)
     print(f"{OUT}: trained; curves in {CURVES.parent} and, for `tensorboard --logdir {BOARD}`, in {board}")

@@ -21,12 +21,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from loupe.errors import InputError
+from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_file
 from loupe.imaging.metrics import luma, psnr, shave
 from loupe.imaging.resize import Pixels
 from loupe.models.inference import choose_device, to_pixels, to_tensor
 from loupe.models.rdn import RDN
-from loupe.patches.batches import PatchBatches
+from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
 from loupe.training.ema import AveragedNetwork
 from loupe.training.losses import LOSSES
@@ -83,7 +84,16 @@ def prepare(seed: int) -> torch.device:
     return choose_device()
 
 
-def train(network: RDN, index: PatchIndex, recipe: Recipe, curves: Path, board: Path, device: torch.device) -> RDN:
+def train(
+    network: RDN,
+    index: PatchIndex,
+    recipe: Recipe,
+    curves: Path,
+    board: Path,
+    device: torch.device,
+    strategy: Strategy = Strategy(),  # noqa: B008  # frozen
+    degradation: Degradation | None = None,
+) -> RDN:
     """Train `network` on the index's training patches.
 
     Args:
@@ -93,6 +103,8 @@ def train(network: RDN, index: PatchIndex, recipe: Recipe, curves: Path, board: 
         curves: CSV file to write, one row a validation (see CurvePoint).
         board: folder for TensorBoard.
         device: where to compute.
+        strategy: which patches make a batch.
+        degradation: what is done to product patches beside reducing them.
 
     Returns:
         The network with averaged weights, in evaluation mode.
@@ -103,7 +115,7 @@ def train(network: RDN, index: PatchIndex, recipe: Recipe, curves: Path, board: 
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # twice as fast on CPUs
     averaged = AveragedNetwork(network, recipe.ema)
     optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
-    batches = PatchBatches(index, recipe.batch, recipe.seed, recipe.product_share)
+    batches = PatchBatches(index, recipe.batch, recipe.seed, recipe.product_share, strategy, degradation)
     windows = [centre(index, number) for number, row in enumerate(index.images) if row.split == "valid"]
     loss_of = LOSSES[recipe.loss]
     points: list[CurvePoint] = []

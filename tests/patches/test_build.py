@@ -1,0 +1,232 @@
+"""Building the index: aligned pixels, splits by content, a line for what was left out, going on after a kill."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import picture
+
+from loupe.errors import InputError
+from loupe.imaging.files import ImageError, LoadedImage, read_image, write_png
+from loupe.imaging.metrics import psnr
+from loupe.imaging.resize import Pixels, downscale
+from loupe.patches.build import (
+    STATISTICS,
+    Built,
+    Source,
+    build_index,
+    content_hash,
+    patch_statistics,
+    split_of,
+)
+from loupe.patches.index import PatchIndex
+
+
+def sources(folder: Path, **pictures: str | None) -> list[Source]:
+    return [Source(folder / f"{name}.png", f"{name}.png", "photos", split) for name, split in pictures.items()]
+
+
+def build(sources: list[Source], folder: Path, patch: int = 16) -> tuple[Built, list[str]]:
+    folder.mkdir()
+    lines: list[str] = []
+    counts = build_index(sources, folder, scale=2, patch=patch, valid_share=0.3, say=lines.append)
+    return counts, lines
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_pool_holds_the_pictures_and_their_exact_reductions(make_index: Callable[..., PatchIndex], scale: int) -> None:
+    index = make_index(scale=scale)
+    assert [row.split for row in index.images] == ["train", "train", "train", "valid"]
+    for number in range(4):
+        original = picture(number)
+        height, width = (side - side % scale for side in original.shape[:2])
+        np.testing.assert_array_equal(index.hr(number), original[:height, :width])
+        np.testing.assert_array_equal(index.lr(number), downscale(original, scale))
+
+
+def test_patches_cover_every_pixel_and_stay_inside(make_index: Callable[..., PatchIndex]) -> None:
+    index = make_index()
+    for number in range(4):
+        covered = np.zeros_like(index.lr(number)[..., 0], bool)
+        rows = index.patches[index.patches["image"] == number]
+        for y, x in rows[["y", "x"]].to_numpy():
+            assert 0 <= y <= covered.shape[0] - 16
+            assert 0 <= x <= covered.shape[1] - 16
+            covered[y : y + 16, x : x + 16] = True
+        assert covered.all()
+
+
+def statistics(pixels: Pixels, patch: int = 16) -> dict[tuple[int, int], dict[str, float]]:
+    rows = patch_statistics(Image.fromarray(pixels), 2, patch)
+    return {(int(y), int(x)): dict(zip(STATISTICS, values, strict=True)) for y, x, *values in rows}
+
+
+def test_statistics_of_known_patches() -> None:
+    plane = np.full((32, 96), 90, np.uint8)
+    plane[:, 34:62:4] = plane[:, 35:62:4] = 190  # columns of the reduced picture alternate in the second patch
+    plane[:, 64:] = np.arange(32) // 2 * 4  # a ramp of 4 grey levels a reduced pixel
+    found = statistics(plane)
+    assert list(found) == [(0, 0), (0, 16), (0, 32)]
+    flat, stripes, ramp = found.values()
+    assert flat["variance"] == flat["gradient"] == 0
+    assert flat["flat"] == 1
+    assert flat["bicubic_psnr"] > stripes["bicubic_psnr"]
+    assert stripes["variance"] == pytest.approx(100**2 * (7 / 16) * (9 / 16), rel=1e-3)
+    assert stripes["flat"] < 0.2
+    assert ramp["variance"] == pytest.approx(16 * (16**2 - 1) / 12, rel=1e-3)
+    assert ramp["gradient"] == pytest.approx(15 / 16 * 4 / 2, rel=1e-3)
+
+
+def test_bicubic_psnr_is_that_of_the_middle_rows() -> None:
+    gray = picture(5, 64, 64)[..., 0]
+    (row,) = statistics(gray, patch=32).values()
+    image = Image.fromarray(gray).crop((0, 24, 64, 40))
+    back = np.asarray(image.resize((32, 8), Image.Resampling.BICUBIC).resize((64, 16), Image.Resampling.BICUBIC))
+    assert row["bicubic_psnr"] == pytest.approx(psnr(np.asarray(image), back), abs=1e-4)
+
+
+def test_hard_patches_have_a_lower_psnr(make_index: Callable[..., PatchIndex]) -> None:
+    patches = make_index(train=8).patches
+    assert patches["bicubic_psnr"].corr(patches["gradient"], method="spearman") < -0.5
+
+
+def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(1))
+    write_png(tmp_path / "b.png", picture(2))
+    write_png(tmp_path / "twin.png", picture(1))
+    write_png(tmp_path / "tiny.png", picture(3, 31, 80))
+    Image.fromarray(np.dstack([picture(4), np.full((72, 88), 255, np.uint8)])).save(tmp_path / "clear.png")
+    (tmp_path / "empty.png").touch()
+    given = sources(tmp_path, a="train", b="valid", twin="train", tiny="train", clear="train", empty="train")
+    built, lines = build(given, tmp_path / "index")
+    assert built == Built(train=2, valid=1, aside=0, left_out=3, patches=len(PatchIndex(tmp_path / "index").patches))
+    text = "\n".join(line.replace(f"{tmp_path}/", "") for line in lines)
+    assert "twin.png: skipped: the same picture as a.png" in text
+    assert "tiny.png: skipped: 80 x 31 pixels, smaller than a patch of 32 x 32" in text
+    assert "clear.png: converted: RGBA composited on white" in text
+    assert "empty.png: refused: the file is empty" in text
+    assert [row.note for row in PatchIndex(tmp_path / "index").images] == ["", "", "RGBA composited on white"]
+
+
+def test_the_same_picture_on_both_sides_is_an_error_that_names_both(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(1))
+    write_png(tmp_path / "b.png", picture(1))
+    with pytest.raises(ImageError, match=r"b.png \(valid\) and .*a.png \(train\) are the same picture"):
+        build(sources(tmp_path, a="train", b="valid"), tmp_path / "index")
+
+
+def test_training_pictures_that_nearly_equal_a_validation_picture_are_set_aside(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        write_png(tmp_path / f"{name}.png", picture(seed, 160, 200))
+    Image.fromarray(picture(2, 160, 200)).save(tmp_path / "again.jpg", quality=60)
+    again = Source(tmp_path / "again.jpg", "again.jpg", "photos", "train")
+    built, lines = build([*sources(tmp_path, a="train", b="valid", c="train"), again], tmp_path / "index")
+    assert (built.train, built.valid, built.aside) == (2, 1, 1)
+    assert any("again.jpg: set aside: nearly the same picture as" in line and "b.png" in line for line in lines)
+    index = PatchIndex(tmp_path / "index")
+    assert [row.split for row in index.images] == ["train", "valid", "train", "aside"]
+    assert set(index.patches[index.patches["image"] == 3]["split"]) == {"aside"}
+
+
+@pytest.mark.parametrize("low_resolution", ["computed", "stored"])
+def test_a_killed_build_goes_on_and_ends_in_the_same_files(
+    tmp_path: Path, low_resolution: Literal["computed", "stored"]
+) -> None:
+    for seed in range(12):
+        write_png(tmp_path / f"{seed}.png", picture(seed))
+    (tmp_path / "3.png").write_bytes(b"torn")
+    given = [Source(tmp_path / f"{n}.png", f"{n}.png", "photos", "valid" if n == 5 else "train") for n in range(12)]
+
+    class KilledError(Exception):
+        pass
+
+    def run(folder: Path, stop_after: int | None) -> int:
+        steps = 0
+
+        def advance() -> None:
+            nonlocal steps
+            steps += 1
+            if steps == stop_after:
+                raise KilledError
+
+        build_index(
+            given,
+            folder,
+            scale=2,
+            patch=16,
+            valid_share=0.2,
+            low_resolution=low_resolution,
+            say=lambda line: None,
+            advance=advance,
+        )
+        return steps
+
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    whole.mkdir()
+    resumed.mkdir()
+    run(whole, None)
+    for stop in (4, 9):
+        with pytest.raises(KilledError):
+            run(resumed, stop)
+        with (resumed / "journal.jsonl").open("a") as journal:
+            journal.write('[["torn li')
+        with (resumed / "hr.bin").open("ab") as pool:
+            pool.write(b"pixels without a line in the journal")
+    run(resumed, None)
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in resumed.iterdir())
+    for name in names:
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
+
+
+def test_resuming_decodes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(6):
+        write_png(tmp_path / f"{seed}.png", picture(seed))
+    given = [Source(tmp_path / f"{n}.png", f"{n}.png", "photos", "valid" if n == 5 else "train") for n in range(6)]
+    folder = tmp_path / "index"
+    folder.mkdir()
+    decoded: list[str] = []
+
+    def counting(path: Path) -> LoadedImage:
+        decoded.append(path.name)
+        if len(decoded) == 4:
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr("loupe.patches.build.read_image", counting)
+    with pytest.raises(KeyboardInterrupt):
+        build_index(given, folder, scale=2, patch=16, valid_share=0, workers=1)
+    stored = (folder / "journal.jsonl").read_text().count("\n") - 1
+    assert 0 < stored < 4
+    write_png(tmp_path / "0.png", picture(77))  # changed since: everything from it on is decoded again
+    before = len(decoded)
+    build_index(given, folder, scale=2, patch=16, valid_share=0, workers=1)
+    assert decoded[before:] == [f"{n}.png" for n in range(6)]
+    np.testing.assert_array_equal(PatchIndex(folder).hr(0), picture(77))
+
+
+def test_an_empty_side_is_an_error(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(1))
+    with pytest.raises(ImageError, match="no usable picture is left for the split 'valid'"):
+        build(sources(tmp_path, a="train"), tmp_path / "index")
+
+
+def test_content_decides_the_side_whatever_the_name(tmp_path: Path) -> None:
+    sides = [split_of(content_hash(picture(seed)), 0.3) for seed in range(200)]
+    assert 35 <= sides.count("valid") <= 85
+    assert sides == [split_of(content_hash(picture(seed)), 0.3) for seed in range(200)]
+    assert all(later == "valid" for side, later in zip(sides, _sides(0.6), strict=True) if side == "valid")
+
+
+def _sides(share: float) -> list[str]:
+    return [split_of(content_hash(picture(seed)), share) for seed in range(200)]
+
+
+def test_an_index_that_is_not_whole_is_refused(make_index: Callable[..., PatchIndex], tmp_path: Path) -> None:
+    make_index()
+    (tmp_path / "index-2-16-computed" / "index.json").unlink()
+    with pytest.raises(InputError, match=r"no whole patch index .*dvc repro patch-index"):
+        PatchIndex(tmp_path / "index-2-16-computed")
