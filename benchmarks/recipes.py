@@ -25,6 +25,7 @@ from loupe.evaluation.run import evaluate
 from loupe.models.inference import super_resolve
 from loupe.models.weights import build_network
 from loupe.params import load_params
+from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
 from loupe.stages.evaluate import pairs
 from loupe.training.run import Recipe, prepare, train
@@ -42,6 +43,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "residual nearest": {"residual": "nearest"},
     "G0 64": {"G0": 64},
     "D 6": {"D": 6},
+    "strategy grid": {"strategy": "grid"},
+    "per_image 16": {"per_image": 16},
+    "difficulty 0.5": {"difficulty": 0.5, "per_image": 32},
+    "difficulty 0.9": {"difficulty": 0.9, "per_image": 32},
+    "difficulty 0": {"difficulty": 0.0, "per_image": 32},
 }
 
 
@@ -49,20 +55,25 @@ def main() -> None:
     """Train and score every variant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each variant (default 1000)")
-    steps = parser.parse_args().steps
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants (default all)")
+    arguments = parser.parse_args()
+    steps = arguments.steps
     params = load_params(Path("profiles/sample.yaml"))
     index = PatchIndex(Path("index"))
     rows = []
-    for name, changes in VARIANTS.items():
+    for name in arguments.only:
+        changes = VARIANTS[name]
         config = {**dataclasses.asdict(params.model), "scale": params.scale}
         recipe = {**dataclasses.asdict(params.train), "steps": steps, "validate_every": steps}
+        patches = dataclasses.asdict(params.patches)
         for key, value in changes.items():
-            (config if key in config else recipe)[key] = value
+            next(section for section in (config, recipe, patches) if key in section)[key] = value
+        strategy = Strategy(patches["strategy"], patches["images"], patches["per_image"], patches["difficulty"])
         device = prepare(recipe["seed"])
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             network = train(
-                build_network(config), index, Recipe(**recipe), Path(folder) / "c.csv", Path(folder), device
+                build_network(config), index, Recipe(**recipe), Path(folder) / "c.csv", Path(folder), device, strategy
             )
         seconds = time.perf_counter() - start
         report = evaluate(pairs(index), lambda lr, net=network: super_resolve(net, lr), {}, index.scale)  # type: ignore[misc]

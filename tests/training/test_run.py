@@ -9,11 +9,15 @@ import pandas as pd
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.conftest import picture
 
 from loupe.errors import InputError
+from loupe.imaging.files import write_png
 from loupe.imaging.metrics import score
 from loupe.models.inference import super_resolve
 from loupe.models.rdn import RDN
+from loupe.patches.batches import Strategy
+from loupe.patches.build import Source, build_index
 from loupe.patches.index import PatchIndex
 from loupe.training.ema import AveragedNetwork
 from loupe.training.run import WINDOW, Recipe, centre, prepare, train, validate
@@ -113,3 +117,26 @@ def test_machine_facts_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LOUPE_DEVICE", "abacus")
     with pytest.raises(InputError, match=r"LOUPE_DEVICE=abacus: .*set it to cpu or cuda"):
         prepare(0)
+
+
+def test_products_on_white_train_with_difficulty_weighting(tmp_path: Path) -> None:
+    """Mostly flat white, as packshots are: hard filtering of easy patches is known to break such training."""
+    sources = []
+    for number in range(5):
+        shot = np.full((120, 120, 3), 255, np.uint8)
+        shot[40:80, 30:90] = picture(number, 40, 60)
+        write_png(tmp_path / f"{number}.png", shot)
+        split = "valid" if number == 4 else "train"
+        sources.append(Source(tmp_path / f"{number}.png", f"{number}.png", "products", split))
+    (tmp_path / "index").mkdir()
+    build_index(sources, tmp_path / "index", scale=2, patch=16, valid_share=0.0)
+    index = PatchIndex(tmp_path / "index")
+    assert (index.patches["flat"] == 1).mean() > 0.3
+    prepare(0)
+    strategy = Strategy("pool", images=2, per_image=4, difficulty=0.95)
+    network = RDN(D=1, C=2, G=8, G0=8, residual="bicubic")
+    network = train(network, index, RECIPE, tmp_path / "curves.csv", tmp_path / "runs", CPU, strategy)
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert curves.notna().all().all()
+    assert curves["valid_loss"].is_monotonic_decreasing
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())

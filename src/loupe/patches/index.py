@@ -67,9 +67,9 @@ class PatchIndex:
             images = pd.read_parquet(folder / "images.parquet")
             self.images = [ImageRow(*row) for row in images.itertuples(index=False)]
             self.patches = pd.read_parquet(folder / "patches.parquet")
-            self._hr = np.memmap(folder / "hr.bin", np.uint8, mode="r")
+            self._hr = _map(folder / "hr.bin")
             self.low_resolution: LowResolution = facts["low_resolution"]
-            self._lr = np.memmap(folder / "lr.bin", np.uint8, mode="r") if self.low_resolution == "stored" else None
+            self._lr = _map(folder / "lr.bin") if self.low_resolution == "stored" else None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{folder}: no whole patch index ({error}); run `dvc repro patch-index`") from None
         self.scale: int = facts["scale"]
@@ -90,3 +90,8 @@ class PatchIndex:
     @staticmethod
     def _view(pool: npt.NDArray[np.uint8], start: int, height: int, width: int) -> Pixels:
         return pool[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def _map(path: Path) -> npt.NDArray[np.uint8]:
+    """The bytes of a file, memory-mapped; a plain array, for slices of NumPy's `memmap` class cost far more."""
+    return np.asarray(np.memmap(path, np.uint8, mode="r"))
