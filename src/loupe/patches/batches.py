@@ -38,7 +38,7 @@ class Strategy:
 
     name: Literal["pool", "grid", "random"] = "pool"
     images: int = 64
-    per_image: int = 64
+    per_image: int = 16
     difficulty: float = 0.0
 
 
