@@ -11,6 +11,7 @@ Three ways to choose the patches of an epoch, the article's; all give the same k
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,6 +80,7 @@ class PatchBatches:
         self.size = size
         self._seed = seed
         self._from_files = strategy.name == "random"
+        self._stored = index.low_resolution == "stored" and not self._from_files
         self._jitter = 0 if strategy.name == "grid" else index.patch // 2
         self._degradation = degradation
         self._rank, self._world = rank, world
@@ -97,36 +99,35 @@ class PatchBatches:
     def batch_at(self, step: int) -> tuple[Pixels, Pixels]:
         """The batch of step `step` (from 0): low-resolution uint8 [N, p, p, 3] and high uint8 [N, p*s, p*s, 3]."""
         scale, patch = self.index.scale, self.index.patch
+        side, margin = patch * scale, window_margin(scale)
         first = (step * self._world + self._rank) * self.size
         draws = np.random.default_rng([self._seed, FROM_DRAWS, step])
         joint = draws.random((self.size * self._world, 3))[self._rank * self.size :][: self.size]
-        margin = window_margin(scale)
-        side = patch * scale + 2 * margin
-        windows = np.empty((self.size, side, side, 3), np.uint8)
-        low: dict[int, Pixels] = {}  # patches whose low resolution is not computed from the window
-        for i, (down, across, _) in enumerate(joint):
-            (image, *corner), is_product = self._place(first + i)
-            hr = self._picture(image)
-            y, x = (
-                int(np.clip(start + round((2 * moved - 1) * self._jitter), 0, length // scale - patch))
-                for start, moved, length in zip(corner, (down, across), hr.shape[:2], strict=True)
-            )
-            windows[i] = _window(hr, y * scale - margin, x * scale - margin, side)
+        moves = np.rint((2 * joint[:, :2] - 1) * self._jitter).astype(int).tolist()
+        turns = (8 * joint[:, 2]).astype(int).tolist()
+        lr = np.empty((self.size, patch, patch, 3), np.uint8)
+        hr = np.empty((self.size, side, side, 3), np.uint8)
+        windows, computed = [], []  # where low resolution is still to be computed
+        for i, ((down, across), turn) in enumerate(zip(moves, turns, strict=True)):
+            (image, y, x), is_product = self._place(first + i)
+            picture = self._picture(image)
+            y = min(max(y + down, 0), picture.shape[0] // scale - patch)
+            x = min(max(x + across, 0), picture.shape[1] // scale - patch)
+            top, left = y * scale, x * scale
+            hr[i] = turned(picture[top : top + side, left : left + side], turn)
             part = np.s_[y : y + patch, x : x + patch]
             settings, noise = self._settings(first + i) if is_product else (Settings(), None)
             if noise is not None and settings != Settings():
-                low[i] = apply(hr, scale, settings, noise, part)
-            elif self.index.low_resolution == "stored" and not self._from_files:
-                low[i] = self.index.lr(image)[part]
-        lr = np.empty((self.size, patch, patch, 3), np.uint8)
-        computed = [i for i in range(self.size) if i not in low]
-        if computed:
-            lr[computed] = reduce_windows(windows[computed] if low else windows, scale)
-        hr_patches = np.empty((self.size, patch * scale, patch * scale, 3), np.uint8)
-        for i, turn in enumerate((joint[:, 2] * 8).astype(int)):
-            lr[i] = turned(low.get(i, lr[i]), turn).copy()
-            hr_patches[i] = turned(windows[i, margin : side - margin, margin : side - margin], turn)
-        return lr, hr_patches
+                lr[i] = turned(apply(picture, scale, settings, noise, part), turn)
+            elif self._stored:
+                lr[i] = turned(self.index.lr(image)[part], turn)
+            else:
+                windows.append(_window(picture, top - margin, left - margin, side + 2 * margin))
+                computed.append(i)
+        if windows:
+            for i, reduced in zip(computed, reduce_windows(np.stack(windows), scale), strict=True):
+                lr[i] = turned(reduced, turns[i])
+        return lr, hr
 
     def _picture(self, image: int) -> Pixels:
         if not self._from_files:
@@ -140,7 +141,7 @@ class PatchBatches:
         noise = np.random.default_rng([self._seed, FROM_DEGRADATION, position])
         return draw(self._degradation, noise), noise
 
-    def _place(self, position: int) -> tuple[npt.NDArray[np.int64], bool]:
+    def _place(self, position: int) -> tuple[Sequence[int], bool]:
         """[image, y, x] of the patch that comes `position`-th over the whole run, and whether it is a product's."""
         products_before = math.floor(position * self._share)  # spreads them evenly: 0.3 takes 3 of any 10 in a row
         if math.floor((position + 1) * self._share) > products_before:
@@ -159,7 +160,7 @@ class _Stream:
         self._strategy = strategy
         self._key = key
         self._epoch = -1
-        self._order = np.arange(0)
+        self._in_order: list[list[int]] = []
         _, self._picture, counts = np.unique(places[:, 0], return_inverse=True, return_counts=True)
         most = {"grid": counts.max(initial=0), "random": 1, "pool": strategy.per_image}[strategy.name]
         self._of_each = int(most)
@@ -167,13 +168,13 @@ class _Stream:
         self._pictures = len(counts)
         self.epoch_length = int(np.minimum(counts, self._of_each).sum())
 
-    def place(self, position: int) -> npt.NDArray[np.int64]:
+    def place(self, position: int) -> Sequence[int]:
         epoch, offset = divmod(position, self.epoch_length)
         if epoch != self._epoch:
-            self._order = self._shuffle(np.random.default_rng([*self._key, 2, epoch]))
+            order = self._shuffle(np.random.default_rng([*self._key, 2, epoch]))
+            self._in_order = self._places[order].tolist()
             self._epoch = epoch
-        place: npt.NDArray[np.int64] = self._places[self._order[offset]]
-        return place
+        return self._in_order[offset]
 
     def _shuffle(self, draws: np.random.Generator) -> npt.NDArray[np.int64]:
         """Rows of one epoch: pictures in random order, patches of each without repetition, mixed within a group.
