@@ -44,7 +44,7 @@ format: install ## rewrite the code in the house style
 	ruff format .
 
 bench: install ## run every benchmark; each prints a table and writes JSON to benchmarks/results
-	@for script in benchmarks/*.py; do python "$$script" || exit 1; done
+	@for name in $$(loupe bench); do loupe bench "$$name" || exit 1; done
 
 lock: install ## write requirements.lock anew from pyproject.toml
 	pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \

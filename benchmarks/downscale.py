@@ -1,29 +1,24 @@
 """Halving a photograph: exact MATLAB bicubic in NumPy and in PyTorch, beside Pillow's bicubic, in one run.
 
-    python benchmarks/downscale.py [--rounds 7]
+    loupe bench downscale [--rounds 7] [--json]
 
-Prints a table, and writes benchmarks/results/downscale.json. `ratios`: above 1, the first named is faster.
+`ratios`: above 1, the first named is faster.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from tabulate import tabulate
 
+from benchmarks._report import parser, publish
 from loupe.imaging.resize import Pixels, imresize, imresize_tensor
 
-RESULTS = Path(__file__).parent / "results"
 HEIGHT, WIDTH = 1356, 2040  # a DIV2K photograph
 
 
@@ -36,9 +31,9 @@ def photograph() -> Pixels:
 
 def main() -> None:
     """Time all three in turn, so that a busy moment of the machine hits all alike."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median is reported (default 7)")
-    rounds = parser.parse_args().rounds
+    options = parser(__doc__, "downscale")
+    options.add_argument("--rounds", type=int, default=7, help="rounds; the median is reported (default 7)")
+    chosen = options.parse_args()
     image = photograph()
     batch = torch.tensor(image).permute(2, 0, 1)[None].contiguous()
     picture = Image.fromarray(image)
@@ -48,7 +43,7 @@ def main() -> None:
         "Pillow bicubic": lambda: np.asarray(picture.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BICUBIC)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    for _ in range(chosen.rounds):
         for name, halve in contenders.items():
             start = time.perf_counter()
             halve()
@@ -64,15 +59,13 @@ def main() -> None:
     ]
     numpy_ms, torch_ms, pillow_ms = (float(str(row["ms"])) for row in rows)
     report = {
-        "machine": {"processor": platform.machine(), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__},
         "image": [HEIGHT, WIDTH, 3],
-        "rounds": rounds,
+        "rounds": chosen.rounds,
         "rows": rows,
         "ratios": {"numpy_vs_pillow": pillow_ms / numpy_ms, "torch_vs_pillow": pillow_ms / torch_ms},
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "downscale.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(tabulate([list(row.values()) for row in rows], ["halving 2040 x 1356", "ms", "samples that differ"]))
+    table = [list(row.values()) for row in rows]
+    publish(chosen, report, tabulate(table, ["halving 2040 x 1356", "ms", "samples that differ"]))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,22 @@
 """Which recipe: variants of the profile `sample`, each trained for the same number of steps, in one run.
 
-    python benchmarks/recipes.py [--steps 1000]
+    loupe bench recipes [--steps 1000] [--json]
 
-Prints the gain over bicubic on the held-out photographs and product images, and writes benchmarks/results/recipes.json.
-Needs index/ (`dvc repro patch-index`).
+Reports the gain over bicubic on the held-out photographs and product images. `ratios`: above 1, a variant is faster
+than the profile. Needs index/ (`dvc repro patch-index`).
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
+from benchmarks._report import parser, publish, say
 from loupe.evaluation.run import evaluate
 from loupe.models.inference import super_resolve
 from loupe.models.weights import build_network
@@ -28,9 +24,9 @@ from loupe.params import load_params
 from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
 from loupe.stages.evaluate import pairs
+from loupe.stages.running import stage
 from loupe.training.run import Recipe, prepare, train
 
-RESULTS = Path(__file__).parent / "results"
 VARIANTS: dict[str, dict[str, Any]] = {
     "sample": {},
     "loss mse": {"loss": "mse"},
@@ -51,17 +47,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@stage
 def main() -> None:
     """Train and score every variant."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each variant (default 1000)")
-    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants (default all)")
-    arguments = parser.parse_args()
-    steps = arguments.steps
+    options = parser(__doc__, "recipes")
+    options.add_argument("--steps", type=int, default=1000, help="training steps of each variant (default 1000)")
+    options.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants (default all)")
+    chosen = options.parse_args()
+    steps = chosen.steps
     params = load_params(Path("profiles/sample.yaml"))
     index = PatchIndex(Path("index"))
     rows = []
-    for name in arguments.only:
+    for name in chosen.only:
         changes = VARIANTS[name]
         config = {**dataclasses.asdict(params.model), "scale": params.scale}
         recipe = {**dataclasses.asdict(params.train), "steps": steps, "validate_every": steps}
@@ -79,17 +76,15 @@ def main() -> None:
         report = evaluate(pairs(index), lambda lr, net=network: super_resolve(net, lr), {}, index.scale)  # type: ignore[misc]
         gains = {data_set: scores["gain_db"] for data_set, scores in report.summary["sets"].items()}
         rows.append({"name": name, "seconds": seconds, **gains})
-        print(f"{name}: {', '.join(f'{key} {value:+.2f} dB' for key, value in gains.items())}", flush=True)
+        say(f"{name}: {', '.join(f'{key} {value:+.2f} dB' for key, value in gains.items())}")
     report_json = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
         "steps": steps,
         "rows": rows,
         "ratios": {row["name"]: rows[0]["seconds"] / row["seconds"] for row in rows},
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "recipes.json").write_text(json.dumps(report_json, indent=2) + "\n")
     table = [[row["name"], f"{row['photos']:+.2f}", f"{row['products']:+.2f}", f"{row['seconds']:.0f}"] for row in rows]
-    print(tabulate(table, [f"{steps} steps", "photos, dB", "products, dB", "seconds"], disable_numparse=True))
+    headers = [f"{steps} steps", "photos, dB", "products, dB", "seconds"]
+    publish(chosen, report_json, tabulate(table, headers, disable_numparse=True))
 
 
 if __name__ == "__main__":

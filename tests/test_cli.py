@@ -124,3 +124,22 @@ def test_profiles_are_listed_and_applied(tmp_path: Path) -> None:
     done = loupe("profile", "smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "steps: 40" in (tmp_path / "params.yaml").read_text()
+
+
+def test_bench_lists_the_benchmarks_and_hands_arguments_on(folder: Path) -> None:
+    assert {"data", "downscale", "recipes"} <= set(loupe("bench", cwd=ROOT).stdout.split())
+    done = loupe("bench", "downscale", "--json", "--rounds", 1, "--out", folder / "report.json", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report.keys() >= {"machine", "rows", "ratios"}
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert loupe("bench", "downscale", "--no-such", cwd=ROOT).returncode == 2
+
+
+def test_bench_names_what_there_is(tmp_path: Path) -> None:
+    done = loupe("bench", "nothing", cwd=ROOT)
+    assert done.returncode == 2
+    assert "no benchmark 'nothing'; there are data, downscale, recipes" in done.stderr
+    done = loupe("bench", "data", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run in the project's root folder" in done.stderr

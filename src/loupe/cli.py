@@ -6,6 +6,7 @@ inputs failed and the others are done, 2 wrong use.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,6 +127,28 @@ def profile(
         return
     apply_profile(name)
     typer.echo(f"params.yaml now holds the profile {name!r}; `dvc repro` runs what it changed")
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="",
+)
+def bench(
+    name: Annotated[str, typer.Argument(help="A file of benchmarks/, without .py; none lists them.")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[--json] [ARGS]...", help="Passed on; --help lists what it takes.")
+    ] = None,
+) -> None:
+    """Measure loupe beside the usual ways, in one run: `loupe bench data --json`."""
+    names = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
+    if not names:
+        raise InputError("no benchmarks here; run in the project's root folder")
+    if not name:
+        typer.echo("\n".join(names))
+        return
+    if name not in names:
+        raise InputError(f"no benchmark {name!r}; there are {', '.join(names)}")
+    raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *(arguments or [])]))
 
 
 def _candidate(

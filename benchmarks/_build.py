@@ -1,0 +1,34 @@
+"""An index of picture files, as `loupe bench data` builds it; and the memory that a fresh process takes for that.
+
+    python -m benchmarks._build PATCH FOLDER FILE FILE...     # prints the largest resident memory, MB
+
+Apart from data.py, whose imports would hide what the build takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from loupe.patches.build import Source, build_index
+from loupe.patches.index import LowResolution
+
+SCALE = 2
+
+
+def build(files: list[Path], folder: Path, patch: int, low_resolution: LowResolution = "computed") -> None:
+    """Index `files` in the existing `folder`; the last one is there to validate with, as an index demands."""
+    sources = [Source(path, path.name, "photos", "valid" if path == files[-1] else "train") for path in files]
+    build_index(sources, folder, scale=SCALE, patch=patch, valid_share=0, low_resolution=low_resolution)
+
+
+def main() -> None:
+    """Build, and print the peak: VmHWM, since getrusage starts at what the parent held."""
+    patch, folder, *files = sys.argv[1:]
+    build([Path(file) for file in files], Path(folder), int(patch))
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) / 1000)
+
+
+if __name__ == "__main__":
+    main()
