@@ -10,6 +10,7 @@ after a whole turn of all workers. `ratios`: above 1, ours is faster; of several
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import itertools
 import os
@@ -32,12 +33,15 @@ import torch
 from PIL import Image, ImageDraw
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn.functional import l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks._build import SCALE, build
 from benchmarks._report import parser, publish, say
 from loupe.imaging.resize import Pixels, downscale
 from loupe.models.inference import to_tensor
+from loupe.models.weights import build_network
+from loupe.params import load_params
 from loupe.patches.batches import PatchBatches, Strategy, turned
 from loupe.patches.index import LowResolution, PatchIndex
 
@@ -307,6 +311,27 @@ def peak_mb(files: list[Path], folder: Path, patch: int) -> float:
         return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
 
+def measure_share(index: Path, steps: int) -> dict[str, float]:
+    """What feeding takes of a training step of the smallest network that ships, that of the profile sample."""
+    params = load_params(Path("profiles/sample.yaml"))
+    config = {**dataclasses.asdict(params.model), "scale": params.scale}
+    network = build_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters())
+    pool = PatchBatches(PatchIndex(index), params.train.batch, SEED, 0.0)
+    feeding, computing = [], []
+    for step in range(steps):
+        start = time.perf_counter()
+        lr, hr = (to_tensor(pixels) for pixels in pool.batch_at(step))
+        fed = time.perf_counter()
+        optimizer.zero_grad()
+        l1_loss(network(lr), hr).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        computing.append(time.perf_counter() - fed)
+        feeding.append(fed - start)
+    feed, compute = (1000 * statistics.median(times) for times in (feeding, computing))
+    return {"patch": PatchIndex(index).patch, "feed_ms": feed, "step_ms": compute, "share": feed / (feed + compute)}
+
+
 def ratios(feeds: list[dict[str, Any]], index: list[dict[str, Any]]) -> dict[str, float]:
     """Ours over the fastest rival of each kind."""
 
@@ -349,6 +374,8 @@ def main() -> None:
         entries = contenders(material, chosen.patch, chosen.batch)
         feeds = measure_feeds(entries, chosen.seconds, chosen.rounds, chosen.patch)
         index = measure_index(material.hr, folder, chosen.rounds, chosen.patch)
+        say("feeding beside training")
+        share = measure_share(material.indexes["computed"], 20 * chosen.rounds)
     report = {
         "pictures": {"count": chosen.images, "width": width, "height": height, "png_mb": png_mb},
         "patch": chosen.patch,
@@ -356,6 +383,7 @@ def main() -> None:
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
         "rows": feeds + index,
+        "training_step": share,
         "ratios": ratios(feeds, index),
     }
     publish(
@@ -365,6 +393,7 @@ def main() -> None:
         tabulate(
             [row.values() for row in index], ["indexing", "files/s", "peak MB", "of twice as many"], floatfmt=".1f"
         ),
+        f"feeding takes {share['feed_ms']:.1f} ms beside {share['step_ms']:.0f} ms of training: {share['share']:.1%}",
         tabulate(report["ratios"].items(), ["ours is faster by", "times"], floatfmt=".2f"),
     )
 

@@ -93,4 +93,5 @@ def test_a_tiny_run_reports_every_contender(tmp_path: Path) -> None:
     assert rows["pool, LR stored"]["mb_per_s"] == pytest.approx(
         rows["pool, LR stored"]["patches_per_s"] * 16 * 16 * 3 * 5 / 1e6
     )
+    assert 0 < report["training_step"]["share"] < 1
     assert rows["index build"]["peak_mb_of_twice_as_many"] > 50
