@@ -40,10 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "G0 64": {"G0": 64},
     "D 6": {"D": 6},
     "strategy grid": {"strategy": "grid"},
-    "per_image 16": {"per_image": 16},
-    "difficulty 0.5": {"difficulty": 0.5, "per_image": 32},
-    "difficulty 0.9": {"difficulty": 0.9, "per_image": 32},
-    "difficulty 0": {"difficulty": 0.0, "per_image": 32},
+    "per_image 64": {"per_image": 64},
+    "difficulty 0.5": {"difficulty": 0.5},
+    "difficulty 0.9": {"difficulty": 0.9},
 }
 
 
