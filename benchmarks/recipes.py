@@ -41,8 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "D 6": {"D": 6},
     "strategy grid": {"strategy": "grid"},
     "per_image 64": {"per_image": 64},
+    "difficulty 0": {"difficulty": 0.0},
     "difficulty 0.5": {"difficulty": 0.5},
-    "difficulty 0.9": {"difficulty": 0.9},
 }
 
 
