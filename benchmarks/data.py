@@ -44,6 +44,7 @@ from loupe.models.weights import build_network
 from loupe.params import load_params
 from loupe.patches.batches import PatchBatches, Strategy, turned
 from loupe.patches.index import LowResolution, PatchIndex
+from loupe.training.memory import keep_freed_memory
 
 SUB_IMAGE = 480  # BasicSR's, in high-resolution pixels
 SEED = 0
@@ -365,6 +366,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Make the pictures, time every contender, report."""
     chosen = options()
+    keep_freed_memory()  # as training does; in favour of all that run in this process
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say(f"making {chosen.images} pictures")

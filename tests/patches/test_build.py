@@ -1,5 +1,8 @@
 """Building the index: aligned pixels, splits by content, a line for what was left out, going on after a kill."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -180,6 +183,46 @@ def test_a_killed_build_goes_on_and_ends_in_the_same_files(
     assert names == sorted(path.name for path in resumed.iterdir())
     for name in names:
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from loupe.patches.build import Source, build_index
+
+folder, target = map(Path, sys.argv[1:])
+files = sorted(folder.glob("*.png"))
+sources = [Source(file, file.name, "photos", "valid" if file == files[-1] else "train") for file in files]
+build_index(sources, target, scale=2, patch=16, valid_share=0, advance=lambda: print("done", flush=True))
+"""
+
+
+def test_a_build_ended_by_sigkill_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for seed in range(24):
+        write_png(tmp_path / "pictures" / f"{seed:02}.png", picture(seed, 200, 300))
+
+    def run(target: str, kill_after: int | None) -> int:
+        (tmp_path / target).mkdir(exist_ok=True)
+        command = [sys.executable, "-c", BUILD, str(tmp_path / "pictures"), str(tmp_path / target)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for number, _ in enumerate(process.stdout, start=1):
+                if number == kill_after:
+                    process.kill()
+                    break
+        return process.returncode
+
+    assert run("whole", None) == 0
+    for after in (3, 11, 17):
+        assert run("resumed", after) == -signal.SIGKILL
+        journal = (tmp_path / "resumed" / "journal.jsonl").read_text()
+        assert journal.count("\n") >= after  # its head, and all but the last of the sources that were reported
+    assert run("resumed", None) == 0
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "resumed").iterdir())
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
 
 
 def test_resuming_decodes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

