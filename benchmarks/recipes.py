@@ -19,7 +19,6 @@ from tabulate import tabulate
 from benchmarks._report import parser, publish, say
 from loupe.evaluation.run import evaluate
 from loupe.models.inference import super_resolve
-from loupe.models.weights import build_network
 from loupe.params import load_params
 from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
@@ -56,6 +55,7 @@ def main() -> None:
     steps = chosen.steps
     params = load_params(Path("profiles/sample.yaml"))
     index = PatchIndex(Path("index"))
+    fabric = prepare()
     rows = []
     for name in chosen.only:
         changes = VARIANTS[name]
@@ -65,11 +65,11 @@ def main() -> None:
         for key, value in changes.items():
             next(section for section in (config, recipe, patches) if key in section)[key] = value
         strategy = Strategy(patches["strategy"], patches["images"], patches["per_image"], patches["difficulty"])
-        device = prepare(recipe["seed"])
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as name_of_folder:
+            folder = Path(name_of_folder)
             network = train(
-                build_network(config), index, Recipe(**recipe), Path(folder) / "c.csv", Path(folder), device, strategy
+                fabric, config, index, Recipe(**recipe), curves=folder / "c.csv", runs=folder, strategy=strategy
             )
         seconds = time.perf_counter() - start
         report = evaluate(pairs(index), lambda lr, net=network: super_resolve(net, lr), {}, index.scale)  # type: ignore[misc]

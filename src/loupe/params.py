@@ -112,14 +112,20 @@ class Train:
     """The training run; see `profiles/sample.yaml` for the meaning and the reason of each value."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    init: str | None
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1, le=4096)]
     product_share: Annotated[float, Field(ge=0, le=1)]
-    loss: Literal["l1", "mse"]
+    loss: Literal["l1", "mse", "charbonnier"]
     lr: Annotated[float, Field(gt=0, le=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["cosine", "halving"]
+    halve_every: Annotated[int, Field(ge=1)]
+    clip: Annotated[float, Field(ge=0)]
     ema: Annotated[float, Field(ge=0, lt=1)]
     validate_every: Annotated[int, Field(ge=1)]
+    patience: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=STRICT)

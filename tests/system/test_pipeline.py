@@ -126,16 +126,12 @@ def test_a_new_product_image_reruns_from_the_index_on(first: Copy) -> None:
     assert first.repro() == {"patch-index", "train", "evaluate"}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_training_leaves_nothing_that_looks_whole(first: Copy, sent: signal.Signals) -> None:
-    folder = first.folder
-    params = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(params.replace("steps: 40", "steps: 1000000"))
-    assert (folder / "params.yaml").read_text() != params
+def interrupt(copy: Copy, sent: signal.Signals, until: str) -> str:
+    """Start the stage `train`, and send its process group a signal, as a terminal does, when `until` is printed."""
     trainer = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"],
-        cwd=folder,
-        env=first.environment,
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train"],
+        cwd=copy.folder,
+        env=copy.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -144,9 +140,9 @@ def test_an_interrupted_training_leaves_nothing_that_looks_whole(first: Copy, se
     try:
         assert trainer.stdout is not None
         for line in trainer.stdout:
-            if "step     20/" in line:
+            if until in line:
                 break
-        os.killpg(trainer.pid, sent)  # as a terminal does: to the whole process group
+        os.killpg(trainer.pid, sent)
         rest = trainer.communicate(timeout=60)[0]
     finally:
         if trainer.poll() is None:
@@ -154,12 +150,40 @@ def test_an_interrupted_training_leaves_nothing_that_looks_whole(first: Copy, se
             trainer.wait()
     assert trainer.returncode != 0
     assert "Traceback" not in rest
+    return rest
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_training_leaves_nothing_that_looks_whole(first: Copy, sent: signal.Signals) -> None:
+    folder = first.folder
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace("steps: 40", "steps: 1000000"))
+    assert (folder / "params.yaml").read_text() != params
+    rest = interrupt(first, sent, "step      20/")
+    assert (sent != signal.SIGINT) or "start again to go on from there" in rest
     assert not (folder / "models").exists()
     assert not list(folder.glob("*.part"))
     (folder / "params.yaml").write_text(params)
     first.repro()
     assert (folder / "models" / "model.safetensors").exists()
     assert first.repro() == set()
+
+
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(first: Copy) -> None:
+    params = (first.folder / "params.yaml").read_text()
+    longer = params.replace("steps: 40", "steps: 400")
+    assert longer != params
+    (first.folder / "params.yaml").write_text(longer)
+    first.repro()
+    whole = first.results()
+    first.environment["LOUPE_CHECKPOINT_SECONDS"] = "0"
+    interrupt(first, signal.SIGKILL, "step     200/")
+    output = first.run("dvc", "repro", "--force", "--single-item", "train")
+    assert "going on from step 2" in output
+    assert first.results() == whole
+    del first.environment["LOUPE_CHECKPOINT_SECONDS"]
+    (first.folder / "params.yaml").write_text(params)
+    first.repro()
 
 
 def test_mistakes_in_params_are_one_line(first: Copy) -> None:
@@ -175,5 +199,6 @@ def test_mistakes_in_params_are_one_line(first: Copy) -> None:
     )
     (first.folder / "params.yaml").write_text(params)
     assert done.returncode != 0
-    assert "error: params.yaml: train.loss = 'l3': input should be 'l1' or 'mse'" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert "error: params.yaml: train.loss = 'l3': input should be 'l1', 'mse' or 'charbonnier'" in output
+    assert "Traceback" not in output

@@ -21,3 +21,11 @@ def test_known_points() -> None:
     assert rates[99] == pytest.approx(0.002)
     assert rates[549] == pytest.approx(0.001, rel=0.002)
     assert rates[999] < 1e-8
+
+
+def test_halvings() -> None:
+    rates = [learning_rate(step, 1000, 0.002, 0.1, "halving", 400) for step in range(1000)]
+    assert rates[49] == pytest.approx(0.001)
+    assert rates[100] == rates[399] == 0.002
+    assert rates[400] == rates[799] == 0.001
+    assert rates[800] == rates[999] == 0.0005

@@ -45,6 +45,12 @@ def to_pixels(batch: Tensor) -> Pixels:
     return rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def to_picture(output: Tensor, gray: bool) -> Pixels:
+    """A network's output for one picture, float [1, 3, H, W], as uint8 [H, W, 3], or its luma [H, W] if `gray`."""
+    pixels = to_pixels(output)[0]
+    return np.asarray(Image.fromarray(pixels).convert("L")) if gray else pixels
+
+
 @torch.inference_mode()
 def super_resolve(network: RDN, image: Pixels) -> Pixels:
     """Enlarge one picture.
@@ -66,5 +72,4 @@ def super_resolve(network: RDN, image: Pixels) -> Pixels:
     output = network(to_tensor(np.ascontiguousarray(rgb)[None], device))
     if not torch.isfinite(output).all():
         raise ValueError("the network gave values that are no numbers; its weights are damaged")
-    pixels = to_pixels(output)[0]
-    return np.asarray(Image.fromarray(pixels).convert("L")) if gray else pixels
+    return to_picture(output, gray)

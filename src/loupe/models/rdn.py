@@ -84,7 +84,9 @@ class RDN(nn.Module):
             features = block(features)
             outputs.append(features)
         fused = shallow + self.global_fusion(torch.cat(outputs, dim=1))  # [N, G0, h, w]
-        y: Tensor = self.output(self.upsample(fused))
-        if self.residual == "none":
-            return y
-        return y + F.interpolate(x, scale_factor=self.scale, mode=self.residual)
+        details = self.upsample(fused)
+        with torch.autocast(x.device.type, enabled=False):  # 8 bits of mantissa do not hold a picture's 256 levels
+            y: Tensor = self.output(details.to(self.output.weight.dtype))
+            if self.residual == "none":
+                return y
+            return y + F.interpolate(x, scale_factor=self.scale, mode=self.residual)

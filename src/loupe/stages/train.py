@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+import os
+import subprocess
 from pathlib import Path
 
 from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_folder
-from loupe.models.weights import build_network, save_network
+from loupe.models.weights import save_network
 from loupe.params import load_params
 from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
@@ -18,27 +19,43 @@ from loupe.training.run import Recipe, prepare, train
 INDEX = Path("index")
 OUT = Path("models")
 CURVES = Path("metrics/train/curves.csv")
-BOARD = Path("runs")  # TensorBoard; not a DVC output, since its files carry the time
+RUNS = Path("runs")  # TensorBoard and checkpoints; no DVC output: its files carry the time, and outlive a killed run
 
 
 @stage
 def main() -> None:
-    """Train by the parameters `scale`, `model` and `train`; models/ appears only when the run is complete."""
+    """Train by the parameters `scale`, `patches`, `degradations`, `model` and `train`, or go on where a run ended.
+
+    models/ appears only when the run is complete. With LOUPE_PLAIN=1 it computes as public implementations do.
+    """
     params = load_params()
-    recipe = Recipe(**dataclasses.asdict(params.train))
-    device = prepare(recipe.seed)
+    plain = os.environ.get("LOUPE_PLAIN") == "1"
+    fabric = prepare(plain)
     config = {**dataclasses.asdict(params.model), "scale": params.scale}
-    network = build_network(config)
-    count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"train: {config['name']} with {count:,} parameters on {device}", flush=True)
-    board = BOARD / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     patches = params.patches
-    strategy = Strategy(patches.strategy, patches.images, patches.per_image, patches.difficulty)
-    degradation = Degradation(**dataclasses.asdict(params.degradations))
-    trained = train(network, PatchIndex(INDEX), recipe, CURVES, board, device, strategy, degradation)
-    with atomic_folder(OUT) as folder:
-        save_network(folder, trained, config)
-    print(f"{OUT}: trained; curves in {CURVES.parent} and, for `tensorboard --logdir {BOARD}`, in {board}")
+    trained = train(
+        fabric,
+        config,
+        PatchIndex(INDEX),
+        Recipe(**dataclasses.asdict(params.train)),
+        curves=CURVES,
+        runs=RUNS,
+        strategy=Strategy(patches.strategy, patches.images, patches.per_image, patches.difficulty),
+        degradation=Degradation(**dataclasses.asdict(params.degradations)),
+        facts={"git": git_id()},
+        plain=plain,
+    )
+    if fabric.is_global_zero:
+        with atomic_folder(OUT) as folder:
+            save_network(folder, trained, config)
+        print(f"{OUT}: trained; curves in {CURVES.parent}, and in {RUNS} for `tensorboard --logdir {RUNS}`")
+
+
+def git_id() -> str:
+    """The commit that is checked out, with `-dirty` where files differ from it; empty outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

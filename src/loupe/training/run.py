@@ -1,39 +1,60 @@
-"""The training run: patches in, averaged weights out, curves on the way.
+"""The training run: patches in, the best averaged weights out; whatever interrupts it, it goes on where it was.
 
-    for step in range(steps):   batch -> network -> loss -> Adam -> moving average
-    every `validate_every`:     the averaged network on the centre of every validation picture -> one row of curves.csv
+    for each step:          batch -> network -> loss -> gradients -> guard -> Adam -> moving average
+    every `validate_every`: the averaged network on whole validation pictures -> a row of curves.csv; the best is kept
+    every minute:           a checkpoint
 
-Nothing in the curves depends on the clock, so that two runs of one recipe write the same files.
+Lightning Fabric brings devices, precision and data-parallel processes. A batch is a function of seed and step, and
+everything else that a step depends on is in the checkpoint, so that a run that was killed ends in the same bytes.
+Nothing in curves.csv depends on the clock.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
-import sys
+import shutil
+import signal
+import statistics
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from lightning.fabric import Fabric
+from torch import Tensor
 
 from loupe.errors import InputError
 from loupe.imaging.degradations import Degradation
-from loupe.imaging.files import atomic_file
-from loupe.imaging.metrics import luma, psnr, shave
 from loupe.imaging.resize import Pixels
-from loupe.models.inference import choose_device, to_pixels, to_tensor
+from loupe.models.inference import choose_device, to_tensor
 from loupe.models.rdn import RDN
+from loupe.models.weights import build_network, load_network
 from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
+from loupe.training.checkpoint import Checkpoints, key_of
 from loupe.training.ema import AveragedNetwork
+from loupe.training.follow import CurvePoint, Follower, write_curves
+from loupe.training.guard import DivergedError, Guard
 from loupe.training.losses import LOSSES
-from loupe.training.schedule import learning_rate
+from loupe.training.memory import keep_freed_memory
+from loupe.training.schedule import Schedule, learning_rate
+from loupe.training.validation import crops, validate
 
-WINDOW = 128  # low-resolution pixels of a validation picture's centre that the curves are drawn from
+CODE = ("imaging", "models", "patches", "training")  # packages whose code shapes the outcome
+# Low-resolution pixels computed at once on a CPU. Larger batches are computed in parts: the activations of a part stay
+# in the processor's cache, and memory is a fraction (loupe bench train).
+PART_PIXELS = 20_000
+CHECKPOINT_SECONDS = 60.0
+GUARDED = ("losses", "norms", "skipped", "in_a_row")  # the guard's memory, which checkpoints hold
 
 
 @dataclass(frozen=True)
@@ -41,153 +62,468 @@ class Recipe:
     """How to train: the parameters `train` of params.yaml, explained in profiles/sample.yaml."""
 
     seed: int
+    init: str | None
     steps: int
     batch: int
     product_share: float
     loss: str
     lr: float
+    beta2: float
     warmup: float
+    schedule: Schedule
+    halve_every: int
+    clip: float
     ema: float
     validate_every: int
+    patience: int
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One row of curves.csv. Losses as the recipe's; PSNR of luma in decibels, over pixels of the windows or patches.
+@dataclass
+class Progress:
+    """All of a run's state that is no tensor; a checkpoint holds it as a dictionary.
 
-    train_* are means over the steps since the row before, of the network being trained; valid_* of the averaged one.
+    sums: loss, squared luma error, gradient norm since the last row of the curves, over `since` steps. losses to
+    in_a_row: the guard's. stalled: validations since the validation loss last fell.
     """
 
-    step: int
-    lr: float
-    train_loss: float
-    valid_loss: float
-    train_psnr_y: float
-    valid_psnr_y: float
+    step: int = 0
+    points: list[dict[str, Any]] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    since: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    skipped: int = 0
+    in_a_row: int = 0
+    best_psnr_y: float = -math.inf
+    best_step: int = 0
+    lowest_loss: float = math.inf
+    stalled: int = 0
+    stopped: bool = False
 
 
-def prepare(seed: int) -> torch.device:
-    """Seed everything, ask for deterministic algorithms, and choose the device (see `choose_device`).
+class Interrupted(SystemExit):  # it is no error
+    """A signal ended the run; what was done is in a checkpoint."""
 
-    LOUPE_THREADS is how many cores to use; all of them without it.
+
+def prepare(plain: bool = False) -> Fabric:
+    """Choose devices and precision, ask for deterministic algorithms, and keep freed memory in the process.
+
+    Facts of the machine are environment variables: LOUPE_DEVICE (see `choose_device`), LOUPE_DEVICES (how many of
+    them, each in a process of its own; `torchrun` says it in its own way), LOUPE_THREADS (cores to use; all without).
+
+    Args:
+        plain: leave memory as PyTorch does it by itself, to compare with.
 
     Raises:
-        InputError: LOUPE_DEVICE or LOUPE_THREADS makes no sense.
+        InputError: one of them makes no sense.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-    torch.manual_seed(seed)
+    if not plain:
+        keep_freed_memory()
+        # filling memory before it is written costs a twentieth of a step; nothing here reads before writing
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    if threads := os.environ.get("LOUPE_THREADS"):
-        if not threads.isdecimal() or int(threads) < 1:
-            raise InputError(f"LOUPE_THREADS={threads}: set it to a whole number from 1, or leave it out")
-        torch.set_num_threads(int(threads))
-    return choose_device()
+    if threads := _whole_number("LOUPE_THREADS"):
+        torch.set_num_threads(threads)
+    device = choose_device()
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", _whole_number("LOUPE_DEVICES") or 1))
+    world = int(os.environ.get("WORLD_SIZE", here))
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=[device.index] if device.index is not None and world == 1 else here,
+        num_nodes=max(1, world // here),
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if half else "32-true",
+    )
+    fabric.launch()
+    return fabric
 
 
 def train(
-    network: RDN,
+    fabric: Fabric,
+    config: dict[str, Any],
     index: PatchIndex,
     recipe: Recipe,
+    *,
     curves: Path,
-    board: Path,
-    device: torch.device,
+    runs: Path,
     strategy: Strategy = Strategy(),  # noqa: B008  # frozen
     degradation: Degradation | None = None,
+    facts: Mapping[str, str] | None = None,
+    plain: bool = False,
 ) -> RDN:
-    """Train `network` on the index's training patches.
+    """Train a network on the index's training patches, or go on with a run that was interrupted.
 
     Args:
-        network: freshly built; changed in place.
+        fabric: from `prepare`; its processes share each batch.
+        config: describes the network, see `build_network`.
         index: patches to train on and pictures to validate with.
         recipe: how.
         curves: CSV file to write, one row a validation (see CurvePoint).
-        board: folder for TensorBoard.
-        device: where to compute.
+        runs: folder that receives a folder for this run: TensorBoard's files, and checkpoints until it ends.
         strategy: which patches make a batch.
         degradation: what is done to product patches beside reducing them.
+        facts: recorded in checkpoints, such as the git commit.
+        plain: compute as public implementations do (contiguous tensors, the whole batch at once), to compare with.
 
     Returns:
-        The network with averaged weights, in evaluation mode.
+        The network with the averaged weights of the best validation (PSNR-Y), in evaluation mode on the CPU.
 
     Raises:
-        FloatingPointError: the loss is no longer a number.
+        InputError: what the recipe starts from does not fit, the batch cannot be shared out, memory or disk is short.
+        DivergedError: training blew up and did not recover.
+        Interrupted: SIGTERM or SIGINT ended it; a checkpoint was written.
     """
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # twice as fast on CPUs
-    averaged = AveragedNetwork(network, recipe.ema)
-    optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
-    batches = PatchBatches(index, recipe.batch, recipe.seed, recipe.product_share, strategy, degradation)
-    windows = [centre(index, number) for number, row in enumerate(index.images) if row.split == "valid"]
-    loss_of = LOSSES[recipe.loss]
-    points: list[CurvePoint] = []
-    sums = np.zeros(2)
-    since = 0
-    started = time.monotonic()
-    bar = tqdm(total=recipe.steps, unit="step", desc="train", dynamic_ncols=True, disable=not sys.stderr.isatty())
-    with SummaryWriter(str(board)) as writer, bar:
-        for step in range(recipe.steps):
-            rate = learning_rate(step, recipe.steps, recipe.lr, recipe.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            lr, hr = (to_tensor(pixels, device) for pixels in batches.batch_at(step))
-            optimizer.zero_grad(set_to_none=True)
-            prediction = network(lr)
-            loss = loss_of(prediction, hr)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            averaged.update(step)
-            sums += loss.item(), _psnr_y(prediction.detach(), hr)
-            since += 1
-            if not np.isfinite(sums[0]):
-                raise FloatingPointError(
-                    f"the loss is no number at step {step}; lower train.lr (now {recipe.lr}) or raise train.warmup"
-                )
-            bar.update()
-            if (step + 1) % recipe.validate_every and step + 1 < recipe.steps:
-                continue
-            train_loss, train_psnr = (float(total) for total in sums / since)
-            valid_loss, valid_psnr = validate(averaged.network, windows, recipe.loss, device, index.scale)
-            point = CurvePoint(step + 1, rate, train_loss, valid_loss, train_psnr, valid_psnr)
-            points.append(point)
-            for name, value in asdict(point).items():
-                writer.add_scalar(name, value, step + 1)
-            sums, since = np.zeros(2), 0
-            seconds = time.monotonic() - started
-            left = seconds / (step + 1) * (recipe.steps - step - 1)
-            bar.write(
-                f"step {step + 1:>6}/{recipe.steps}  train {train_psnr:.2f} dB  valid {valid_psnr:.2f} dB (luma)  "
-                f"{recipe.batch * (step + 1) / seconds:.0f} patches/s  {left:.0f} s left",
-                file=sys.stdout,
+    torch.manual_seed(recipe.seed)
+    network = _initial(config, recipe.init)
+    identity = {
+        "model": config,
+        "recipe": asdict(recipe),
+        "patches": asdict(strategy),
+        "degradations": asdict(degradation) if degradation else None,
+        "data": _hash_of_data(index),
+        "code": _hash_of_code(),
+        "init": _hash_of_weights(network) if recipe.init else None,
+    }
+    folder = runs / f"{_label(config)}-{key_of(json.loads(json.dumps(identity)))}"
+    checkpoints = Checkpoints(folder, json.loads(json.dumps(identity)))
+    run = TrainingRun(fabric, network, index, recipe, strategy, degradation, plain)
+    state = checkpoints.load(fabric.print)
+    if state is not None:
+        run.restore(state)
+        fabric.print(f"going on from step {run.progress.step} of {recipe.steps} ({folder})", flush=True)
+    elif fabric.is_global_zero:
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier run's curves
+    first = fabric.is_global_zero
+    quiet = not first
+    with Follower(folder, recipe.steps, run.progress.step, recipe.batch, quiet) as follower, _signals() as stopped_by:
+        saved = time.monotonic()
+        while run.progress.step < recipe.steps and not run.progress.stopped:
+            loss = run.step()
+            follower.stepped(run.progress.step, loss)
+            if run.progress.step % recipe.validate_every == 0 or run.progress.step == recipe.steps:
+                point = run.validate()
+                pictures = crops(run.averaged.network, index) if first else {}
+                follower.validated(point, run.progress.best_step, pictures)
+            if first and (stopped_by or time.monotonic() - saved >= _checkpoint_seconds()):
+                checkpoints.save(run.progress.step, {**run.state(), "facts": dict(facts or {})})
+                saved = time.monotonic()
+            if stopped_by:
+                follower.say(f"stopped at step {run.progress.step}; start again to go on from there")
+                raise Interrupted(128 + stopped_by[0])
+        if run.progress.stopped:
+            follower.say(
+                f"stopped early: the validation loss has not fallen for {recipe.patience} validations; "
+                f"kept are the weights of step {run.progress.best_step}"
             )
-            sys.stdout.flush()
-    with atomic_file(curves) as stream:
-        pd.DataFrame([asdict(point) for point in points]).to_csv(stream, index=False, float_format="%.6g")
-    return averaged.network
+    if first:
+        write_curves(curves, [CurvePoint(**point) for point in run.progress.points])
+        checkpoints.remove()
+    return run.result()
 
 
-def centre(index: PatchIndex, number: int) -> tuple[Pixels, Pixels]:
-    """The middle of picture `number`: low-resolution uint8 [h, w, 3], sides at most WINDOW, and its high-resolution."""
-    lr = index.lr(number)
-    (y, height), (x, width) = ((max(0, (side - WINDOW) // 2), min(side, WINDOW)) for side in lr.shape[:2])
-    scale = index.scale
-    hr = index.hr(number)[y * scale : (y + height) * scale, x * scale : (x + width) * scale]
-    return lr[y : y + height, x : x + width].copy(), hr.copy()
+class TrainingRun:
+    """One process's share of a run: the network, and what a step changes."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: RDN,
+        index: PatchIndex,
+        recipe: Recipe,
+        strategy: Strategy,
+        degradation: Degradation | None = None,
+        plain: bool = False,
+    ) -> None:
+        world = fabric.world_size
+        if recipe.batch % world:
+            raise InputError(f"train.batch = {recipe.batch} cannot be shared by {world} processes; make it a multiple")
+        self.progress = Progress()
+        self._fabric, self._recipe, self._index, self._plain = fabric, recipe, index, plain
+        size = recipe.batch // world
+        self._part = size if plain else part_size(size, index.patch, fabric.device)
+        self._guard = Guard(recipe.loss)
+        self._loss = LOSSES[recipe.loss]
+        network.train()
+        if not plain:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2))
+        self._network, self._optimizer = fabric.setup(network, optimizer)
+        self._plain_network = network
+        self.averaged = AveragedNetwork(network, recipe.ema)
+        self._best = self._average()
+        batches = PatchBatches(
+            index, size, recipe.seed, recipe.product_share, strategy, degradation, fabric.global_rank, world
+        )
+        self._feed = _Feed(batches, ahead=fabric.device.type == "cuda")
+        valid = [number for number, row in enumerate(index.images) if row.split == "valid"]
+        self._valid = valid[fabric.global_rank :: world]
+        self._valid_count = len(valid)
+
+    def step(self) -> float:
+        """Take one step; its loss."""
+        recipe, progress = self._recipe, self.progress
+        rate = self._rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        lr, hr = self._feed.batch(progress.step)
+        with _memory_advice(self._part, recipe.batch, self._index.patch):
+            loss, error = self._gradients(lr, hr)
+        norm = self._gradient_norm()
+        try:
+            admitted = self._guard.admits(loss, norm)
+        except DivergedError as diverged:
+            usual = statistics.median(self._guard.norms or [1.0])
+            raise DivergedError(
+                f"{diverged}; at step {progress.step} of {recipe.steps}. Lower train.lr (now {recipe.lr}), raise "
+                f"train.warmup (now {recipe.warmup}), or set train.clip (now {recipe.clip}) to some {2 * usual:.2g}"
+            ) from None
+        if admitted:
+            self._optimizer.step()
+            self.averaged.update(progress.step)
+            for place, value in enumerate((loss, error, norm)):
+                progress.sums[place] += value
+            progress.since += 1
+        for name in GUARDED:
+            setattr(progress, name, getattr(self._guard, name))
+        progress.step += 1
+        return loss
+
+    def validate(self) -> CurvePoint:
+        """Score the averaged network on all validation pictures, and keep its weights if they are the best so far."""
+        progress = self.progress
+        rows = validate(self.averaged.network, self._index, self._valid, self._loss)
+        sums = torch.tensor([math.fsum(column) for column in zip(*rows, strict=True)] or [0.0, 0.0])
+        sums = sums.double() if self._fabric.device.type == "cpu" else sums
+        valid_loss, psnr_y = (self._sum(sums) / self._valid_count).tolist()
+        loss, error, norm = (total / progress.since if progress.since else math.nan for total in progress.sums)
+        point = CurvePoint(
+            step=progress.step,
+            lr=self._rate(progress.step - 1),
+            train_loss=loss,
+            valid_loss=valid_loss,
+            train_psnr_y=-10 * math.log10(max(error, 1e-10)) if error >= 0 else math.nan,
+            valid_psnr_y=psnr_y,
+            gradient_norm=norm,
+            skipped=progress.skipped,
+        )
+        progress.points.append(asdict(point))
+        progress.sums, progress.since = [0.0, 0.0, 0.0], 0
+        if psnr_y > progress.best_psnr_y:
+            progress.best_psnr_y, progress.best_step = psnr_y, progress.step
+            self._best = self._average()
+        progress.stalled = 0 if valid_loss < progress.lowest_loss else progress.stalled + 1
+        progress.lowest_loss = min(progress.lowest_loss, valid_loss)
+        progress.stopped = 0 < self._recipe.patience <= progress.stalled
+        return point
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, for a checkpoint."""
+        random = {"cpu": torch.get_rng_state()}
+        if self._fabric.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._fabric.device)
+        return {
+            "progress": asdict(self.progress),
+            "network": self._plain_network.state_dict(),
+            "average": self.averaged.network.state_dict(),
+            "best": self._best,
+            "optimizer": self._optimizer.optimizer.state_dict(),
+            "random": random,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The opposite of `state`."""
+        self.progress = Progress(**state["progress"])
+        self._plain_network.load_state_dict(state["network"])
+        self.averaged.network.load_state_dict(state["average"])
+        self._best = state["best"]
+        self._optimizer.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"] and self._fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self._fabric.device)
+        for name in GUARDED:
+            setattr(self._guard, name, getattr(self.progress, name))
+
+    def result(self) -> RDN:
+        """The network to ship."""
+        network = self.averaged.network.cpu()
+        network.load_state_dict(self._best)
+        return network
+
+    def _gradients(self, lr: Pixels, hr: Pixels) -> tuple[float, float]:
+        """Gradients of one batch, part by part; loss and mean squared luma error, over all processes."""
+        device = self._fabric.device
+        self._optimizer.zero_grad(set_to_none=True)
+        totals = torch.zeros(2, device=device)
+        for start in range(0, len(lr), self._part):
+            part = slice(start, start + self._part)
+            share = len(lr[part]) / len(lr)
+            low, high = (to_tensor(pixels[part], device) for pixels in (lr, hr))
+            if self._plain:
+                low, high = low.contiguous(), high.contiguous()
+            more = start + self._part < len(lr)
+            with self._fabric.no_backward_sync(self._network) if more else nullcontext():
+                prediction = self._network(low)
+                loss = self._loss(prediction, high) * share
+                self._fabric.backward(loss)
+            totals += torch.stack([loss.detach(), share * _luma_error(prediction.detach(), high)])
+        loss_value, error = (self._sum(totals) / self._fabric.world_size).tolist()
+        return loss_value, error
+
+    def _gradient_norm(self) -> float:
+        """Norm of all gradients; they are clipped if the recipe says so. Equal on all processes."""
+        limit = self._recipe.clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self._plain_network.parameters(), limit))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        if self._fabric.world_size == 1:
+            return values
+        total: Tensor = self._fabric.all_reduce(values.to(self._fabric.device), reduce_op="sum")  # type: ignore[assignment]
+        return total
+
+    def _average(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.averaged.network.state_dict().items()}
+
+    def _rate(self, step: int | None = None) -> float:
+        recipe = self._recipe
+        step = self.progress.step if step is None else step
+        return learning_rate(step, recipe.steps, recipe.lr, recipe.warmup, recipe.schedule, recipe.halve_every)
 
 
-@torch.inference_mode()
-def validate(
-    network: RDN, windows: list[tuple[Pixels, Pixels]], loss: str, device: torch.device, scale: int
-) -> tuple[float, float]:
-    """Mean loss and mean PSNR of luma in decibels of `network` over (low, high) windows, `scale` pixels shaved."""
-    losses, scores = [], []
-    for lr, hr in windows:
-        prediction = network(to_tensor(lr[None], device))
-        losses.append(LOSSES[loss](prediction, to_tensor(hr[None], device)).item())
-        scores.append(psnr(*(shave(luma(pixels), scale) for pixels in (to_pixels(prediction)[0], hr))))
-    return float(np.mean(losses)), float(np.mean(scores))
+class _Feed:
+    """Batches by step; with `ahead` a thread makes the next one while a GPU computes."""
+
+    def __init__(self, batches: PatchBatches, ahead: bool) -> None:
+        self._batches = batches
+        self._thread = ThreadPoolExecutor(1) if ahead else None
+        self._next: tuple[int, Future[tuple[Pixels, Pixels]]] | None = None
+
+    def batch(self, step: int) -> tuple[Pixels, Pixels]:
+        if self._thread is None:
+            return self._batches.batch_at(step)
+        waiting = self._next
+        future = waiting[1] if waiting and waiting[0] == step else self._thread.submit(self._batches.batch_at, step)
+        pair = future.result()
+        self._next = (step + 1, self._thread.submit(self._batches.batch_at, step + 1))
+        return pair
 
 
-def _psnr_y(prediction: torch.Tensor, target: torch.Tensor) -> float:
-    """PSNR of luma in decibels over a whole batch of float [N, 3, H, W]; not rounded or shaved: a curve, no score."""
-    weights = torch.tensor([65.481, 128.553, 24.966], device=prediction.device) / 255
-    error = torch.einsum("nchw,c->nhw", prediction - target, weights).square().mean().item()
-    return float(-10 * np.log10(max(error, 1e-10)))
+def _initial(config: dict[str, Any], init: str | None) -> RDN:
+    """A new network, or the one in the folder `init`, if it is of the same kind."""
+    network = build_network(config)
+    if init is None:
+        return network
+    start = load_network(Path(init))
+    theirs, ours = ({name: list(t.shape) for name, t in net.state_dict().items()} for net in (start, network))
+    if theirs != ours or (start.scale, start.residual) != (network.scale, network.residual):
+        stored = json.loads((Path(init) / "config.json").read_text())
+        different = ", ".join(
+            f"{key} {stored.get(key)} (here {config.get(key)})"
+            for key in sorted(stored.keys() | config.keys())
+            if stored.get(key) != config.get(key)
+        )
+        raise InputError(f"train.init = {init}: another network: {different}; set `model` and `scale` to match it")
+    network.load_state_dict(start.state_dict())
+    return network
+
+
+def _luma_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of luma, in units of the range, of float [N, 3, H, W]; not rounded or shaved: for a curve."""
+    weights = torch.tensor([65.481, 128.553, 24.966], device=target.device) / 255
+    return torch.einsum("nchw,c->nhw", prediction.float() - target, weights).square().mean()
+
+
+def part_size(size: int, patch: int, device: torch.device) -> int:
+    """Patches computed at once: LOUPE_PART, else all on a GPU, and on a CPU the fewest equal parts of PART_PIXELS."""
+    if given := _whole_number("LOUPE_PART"):
+        return min(given, size)
+    if device.type != "cpu":
+        return size
+    parts = math.ceil(size * patch**2 / PART_PIXELS)
+    return math.ceil(size / parts)
+
+
+@contextmanager
+def _memory_advice(part: int, batch: int, patch: int) -> Iterator[None]:
+    """Turn running out of memory into what to do about it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        if part > 1:
+            advice = f"set LOUPE_PART={part // 2} (now {part}): the same training with about half the memory"
+        else:
+            advice = (
+                f"lower patches.size (now {patch}) to {patch // 2}: about a quarter of the memory; or a smaller model"
+            )
+        raise InputError(f"out of memory with {part} of the {batch} patches of a batch at once; {advice}") from None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Within the block SIGTERM and SIGINT are only noted, in the list, so that a step can be finished."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("LOUPE_CHECKPOINT_SECONDS", "")
+    try:
+        return float(text) if text else CHECKPOINT_SECONDS
+    except ValueError:
+        raise InputError(f"LOUPE_CHECKPOINT_SECONDS={text}: set it to a number of seconds, or leave it out") from None
+
+
+def _whole_number(variable: str) -> int | None:
+    """An environment variable as a whole number from 1, None where it is not set."""
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{variable}={text}: set it to a whole number from 1, or leave it out")
+    return int(text)
+
+
+def _hash_of_data(index: PatchIndex) -> str:
+    """Differs when a pixel, a split, or the order or the difficulty of patches does; not when a path does."""
+    rows = [[row.set, row.name, row.split, row.height, row.width, row.channels, row.sha256] for row in index.images]
+    digest = hashlib.sha256(json.dumps([index.scale, index.patch, index.low_resolution, rows]).encode())
+    for name in ("image", "y", "x", "bicubic_psnr"):
+        digest.update(index.patches[name].to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_of_code() -> str:
+    """Of the sources of this package that shape the outcome."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for name in CODE for path in (root / name).glob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _hash_of_weights(network: RDN) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _label(config: Mapping[str, Any]) -> str:
+    sizes = "".join(f"-{key}{config[key]}" for key in ("D", "C", "G") if key in config)
+    return f"{config['name']}{sizes}"

@@ -1,0 +1,169 @@
+"""One side of `loupe bench train` in a process of its own, since the allocator's settings cannot be taken back.
+
+    python -m benchmarks._step SIDE '{"...": ...}'     # prints JSON
+
+SIDE: `ours`, the training run as it ships, with its guard, moving average and feeding; `plain`, a bare loop over the
+same network in contiguous tensors, the whole batch at once, as public implementations write it; `plain tuned`, the
+same with an allocator that keeps freed memory. With marks in the request it is a race for a PSNR instead: `plain` is
+then the same run with LOUPE_PLAIN=1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from loupe.imaging.files import find_images, read_image
+from loupe.imaging.metrics import score
+from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
+from loupe.models.inference import super_resolve, to_tensor
+from loupe.models.weights import build_network
+from loupe.patches.batches import PatchBatches, Strategy
+from loupe.patches.index import PatchIndex
+from loupe.training.memory import keep_freed_memory
+from loupe.training.run import Recipe, TrainingRun, prepare
+
+Request = dict[str, Any]
+EVALUATE_EVERY = 50  # steps of a race
+
+
+def steps(side: str, request: Request) -> dict[str, Any]:
+    """Times and losses of training steps: {"ms": [...], "losses": [...], "peak_mb": ...}."""
+    config, recipe = request["config"], Recipe(**request["recipe"])
+    torch.manual_seed(recipe.seed)
+    index = PatchIndex(Path(request["index"]))
+    if side == "ours":
+        run = TrainingRun(prepare(), build_network(config), index, recipe, Strategy())
+        take = run.step
+    else:
+        if side == "plain tuned":
+            keep_freed_memory()
+        take = plain_step(build_network(config), PatchBatches(index, recipe.batch, recipe.seed, 0.0), recipe.lr)
+    times, losses = [], []
+    for _ in range(request["steps"]):
+        start = time.perf_counter()
+        losses.append(take())
+        times.append(1000 * (time.perf_counter() - start))
+    return {"ms": times, "losses": losses, "peak_mb": peak_mb()}
+
+
+def plain_step(network: nn.Module, batches: PatchBatches, lr: float) -> Any:
+    """A function that takes the next step and gives its loss."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
+    done = 0
+
+    def take() -> float:
+        nonlocal done
+        low, high = (to_tensor(pixels).contiguous() for pixels in batches.batch_at(done))
+        optimizer.zero_grad()
+        loss = F.l1_loss(network(low), high)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        done += 1
+        return loss.item()
+
+    return take
+
+
+def race(side: str, request: Request) -> dict[str, Any]:
+    """Seconds of training until the averaged network passes each mark on the pictures in `hr`; scoring is not counted.
+
+    {"seconds": {"36.5": ..., or null if it is never passed}, "steps": {...}, "last": dB}
+    """
+    plain = side != "ours"
+    fabric = prepare(plain)
+    recipe = Recipe(**request["recipe"])
+    torch.manual_seed(recipe.seed)
+    index = PatchIndex(Path(request["index"]))
+    strategy = Strategy(**request["strategy"])
+    run = TrainingRun(fabric, build_network(request["config"]), index, recipe, strategy, plain=plain)
+    pictures = [crop_to_multiple(read_image(path).pixels, index.scale) for path in find_images(Path(request["hr"]))]
+    pairs = [(downscale(hr, index.scale), hr) for hr in pictures]
+    seconds, last = 0.0, 0.0
+    passed: dict[str, float | None] = {str(mark): None for mark in request["marks"]}
+    at: dict[str, int] = {}
+    while run.progress.step < recipe.steps and None in passed.values():
+        start = time.perf_counter()
+        run.step()
+        seconds += time.perf_counter() - start
+        if run.progress.step % EVALUATE_EVERY == 0:
+            last = mean_psnr_y(run, pairs)
+            for mark in passed:
+                if passed[mark] is None and last >= float(mark):
+                    passed[mark], at[mark] = seconds, run.progress.step
+    return {"seconds": passed, "steps": at, "last": last}
+
+
+def mean_psnr_y(run: TrainingRun, pairs: list[tuple[Pixels, Pixels]]) -> float:
+    """Of the averaged network over (low, high) pictures, in decibels."""
+    network = run.averaged.network
+    return float(np.mean([score(hr, super_resolve(network, lr), network.scale).psnr_y for lr, hr in pairs]))
+
+
+def ceiling(request: Request) -> dict[str, Any]:
+    """The highest rate that one of the network's own 3 x 3 convolutions reaches alone, and what a step computes.
+
+    {"gflop_per_s": forward and backward, "gflop": of a step}. Channels last, memory kept, a part of the batch at once.
+    """
+    prepare()
+    network = build_network(request["config"])
+    part, patch, batch = request["part"], request["patch"], request["batch"]
+    work = 0.0
+    rates = []
+    seen = set()
+
+    def measure(layer: nn.Conv2d, x: torch.Tensor) -> float:
+        weight = layer.weight.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        gradient = torch.rand_like(F.conv2d(x, weight, padding=1))
+        times = []
+        for _ in range(12):
+            start = time.perf_counter()
+            torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
+            times.append(time.perf_counter() - start)
+        return 3 * flop(layer, x) / float(np.median(times[3:]))
+
+    def flop(layer: nn.Conv2d, x: torch.Tensor) -> float:
+        return 2.0 * layer.weight.numel() * x.shape[0] * x.shape[2] * x.shape[3]
+
+    inputs: list[tuple[nn.Conv2d, torch.Tensor]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(lambda module, given: inputs.append((module, given[0])))
+    with torch.no_grad():
+        network(torch.rand(part, 3, patch, patch))
+    for layer, x in inputs:
+        work += (2 if x.shape[1] == 3 else 3) * flop(layer, x) * batch / part  # no gradient of the picture itself
+        shape = (tuple(layer.weight.shape), tuple(x.shape))
+        if layer.kernel_size == (3, 3) and shape not in seen:
+            seen.add(shape)
+            rates.append(measure(layer, x))
+    return {"gflop_per_s": max(rates) / 1e9, "gflop": work / 1e9}
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far: VmHWM, since getrusage starts at what the parent held."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1000
+
+
+def main() -> None:
+    """Do what the command line says."""
+    side, request = sys.argv[1], json.loads(sys.argv[2])
+    if side == "ceiling":
+        answer = ceiling(request)
+    else:
+        answer = race(side, request) if "marks" in request else steps(side, request)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
