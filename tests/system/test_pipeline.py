@@ -5,6 +5,7 @@ The profile `smoke` trains for a second; what is checked here does not depend on
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,7 @@ def test_an_interrupted_training_leaves_nothing_that_looks_whole(first: Copy, se
     params = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(params.replace("steps: 40", "steps: 1000000"))
     assert (folder / "params.yaml").read_text() != params
-    rest = interrupt(first, sent, "step      20/")
+    rest = interrupt(first, sent, "PSNR-Y")
     assert (sent != signal.SIGINT) or "start again to go on from there" in rest
     assert not (folder / "models").exists()
     assert not list(folder.glob("*.part"))
@@ -179,7 +180,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(first: Copy) -> No
     first.environment["LOUPE_CHECKPOINT_SECONDS"] = "0"
     interrupt(first, signal.SIGKILL, "step     200/")
     output = first.run("dvc", "repro", "--force", "--single-item", "train")
-    assert "going on from step 2" in output
+    assert re.search(r"going on from step (199|2\d\d|3\d\d) of 400", output), output
     assert first.results() == whole
     del first.environment["LOUPE_CHECKPOINT_SECONDS"]
     (first.folder / "params.yaml").write_text(params)
