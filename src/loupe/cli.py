@@ -98,7 +98,7 @@ def evaluate(
     Give finished pictures (--sr) or a model to run (--model); with neither, bicubic enlargement itself is scored.
     """
     from loupe.evaluation.pairs import read_pairs
-    from loupe.evaluation.run import Outputs, summary_table, to_json
+    from loupe.evaluation.run import Outputs, slices_table, summary_table, to_json
     from loupe.evaluation.run import evaluate as run
 
     if sr and model:
@@ -109,7 +109,8 @@ def evaluate(
     report = run(read_pairs(hr, lr, sr, scale, unread.append), enlarge, facts, scale, outputs)
     if not report.rows:
         raise InputError("\n".join([*unread, *report.failures, "nothing could be scored"]))
-    typer.echo(to_json(report.summary).rstrip() if as_json else summary_table(report.summary))
+    tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"
+    typer.echo(to_json(report.summary).rstrip() if as_json else tables)
     for failure in (failures := unread + report.failures):
         typer.echo(failure, err=True)
     raise typer.Exit(1 if failures else 0)

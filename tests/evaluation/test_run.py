@@ -11,7 +11,7 @@ from tests.conftest import picture
 
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.pictures import LARGEST, comparison, detailed_window
-from loupe.evaluation.run import Outputs, evaluate, summary_table
+from loupe.evaluation.run import Outputs, evaluate, slices_table, summary_table
 from loupe.imaging.resize import Pixels, downscale, upscale
 
 
@@ -43,6 +43,64 @@ def test_means_gains_and_files(tmp_path: Path) -> None:
     table = summary_table(report.summary)
     assert f"{np.mean(expected):.2f}" in table
     assert "products" in table
+
+
+def test_errors_are_told_apart_by_kind_of_pixel() -> None:
+    """Flat paper with a step across: the network is off by 2 on one side, bicubic by nothing there."""
+    hr = np.full((64, 64), 40, np.uint8)
+    hr[:, 32:] = 200
+    sr = hr.copy()
+    sr[:, :16] += 2
+    report = evaluate([Pair("s", "a", hr, downscale(hr), sr)], upscale, {"label": "known"}, 2)
+    scores = report.summary["sets"]["s"]
+    kinds = scores["slices"]
+    assert set(kinds) == {"flat", "text", "edge", "texture"}
+    assert kinds["text"] == kinds["texture"] == {"share": 0.0}
+    assert kinds["flat"]["share"] + kinds["edge"]["share"] == 1
+    off = 14 * 60  # of the shaved 60 x 60
+    flat = 60 * 60 * kinds["flat"]["share"]
+    assert kinds["flat"]["psnr_y"] == pytest.approx(10 * np.log10(255**2 / (4 * off / flat)))
+    assert kinds["edge"]["psnr_y"] == np.inf
+    assert kinds["edge"]["bicubic_psnr_y"] < 40
+    (row,) = report.rows
+    assert row["flat_psnr_y"] == pytest.approx(kinds["flat"]["psnr_y"])
+    assert np.isnan(row["text_psnr_y"])
+    assert "edge" in slices_table(report.summary)
+    assert "texture" not in slices_table(report.summary)
+
+
+def test_intervals_need_two_pictures_and_hold_the_mean() -> None:
+    three = [pair("a.png", 5), pair("b.png", 10, 2), pair("c.png", 7, 3)]
+    report = evaluate(three, upscale, {"label": "known"}, 2)
+    scores = report.summary["sets"]["photos"]
+    low, high = scores["interval_95"]["psnr_y"]
+    assert 20 * np.log10(255 / 10) <= low < scores["psnr_y"] < high <= 20 * np.log10(255 / 5)
+    assert f"{scores['interval_95']['gain_db'][0]:+.2f} to" in summary_table(report.summary)
+    alone = evaluate(three[:1], upscale, {"label": "known"}, 2)
+    assert alone.summary["sets"]["photos"]["interval_95"]["gain_db"] is None
+
+
+def test_consistency_is_that_of_the_downscaled_picture() -> None:
+    hr = picture(1, 40, 48)
+    lr = downscale(hr)
+    report = evaluate(
+        [Pair("s", "same", hr, lr, hr), Pair("s", "off", hr, lr, np.bitwise_xor(hr, np.uint8(1)))],
+        upscale,
+        {"label": "known"},
+        2,
+    )
+    same, off = report.rows
+    assert same["consistency_db"] == np.inf
+    assert 40 < off["consistency_db"] < 60
+
+
+def test_threads_keep_the_order_of_pictures() -> None:
+    many = [pair(f"{number}.png", 1 + number % 9, number) for number in range(12)]
+    many[4] = Pair("photos", "4.png", many[4].hr, many[4].lr, many[4].hr[:-2])
+    report = evaluate(many, upscale, {"label": "known"}, 2)
+    assert [row["image"] for row in report.rows] == [f"{number}.png" for number in range(12) if number != 4]
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("photos/4.png: cannot compare")
 
 
 def test_bicubic_gains_nothing_over_itself() -> None:

@@ -8,16 +8,18 @@ to structural similarity", 2004.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import correlate1d
 
 from loupe.imaging.resize import Pixels
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+STRIP = 64  # rows or columns at a time: what is computed of them stays in the cache
 SSIM_C1 = (0.01 * 255) ** 2
 SSIM_C2 = (0.03 * 255) ** 2
 
@@ -58,22 +60,37 @@ def shave(image: npt.NDArray[np.generic], border: int) -> npt.NDArray[np.generic
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     """Peak signal-to-noise ratio in decibels over a peak of 255; infinite for equal arrays of any one shape."""
-    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    return _decibels(float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)))
 
 
-def ssim(a: Plane, b: Plane) -> float:
-    """Mean structural similarity of two float64 planes [H, W] in [0, 255]; NaN where a side is under 11 pixels."""
+def ssim(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
+    """Mean structural similarity of two planes [H, W] in [0, 255]; NaN where a side is under 11 pixels.
+
+    Computed in float32, in strips that stay in the processor's cache; within 1e-5 of the sum in float64. A weighted
+    mean over a window is a product with a band matrix, and so as fast as BLAS: several times a filter's speed.
+    """
     if min(a.shape) < SSIM_WINDOW:
         return float("nan")
-    mean_a, mean_b = _blur(a), _blur(b)
-    var_a = _blur(a * a) - mean_a**2
-    var_b = _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
-    similarity = ((2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2)) / (
-        (mean_a**2 + mean_b**2 + SSIM_C1) * (var_a + var_b + SSIM_C2)
-    )
-    return float(similarity.mean())
+    around = np.float32(128)  # grey levels around zero lose fewer bits when squared
+    a, b = (plane.astype(np.float32) - around for plane in (a, b))
+    height, width = (side - SSIM_WINDOW + 1 for side in a.shape)
+    total = 0.0
+    for top in range(0, height, STRIP):
+        rows = min(STRIP, height - top)
+        x, y = (plane[top : top + rows + SSIM_WINDOW - 1] for plane in (a, b))
+        moments = np.empty((len(x), 5, a.shape[1]), np.float32)
+        moments[:, 0], moments[:, 1] = x, y
+        for place, (one, other) in enumerate(((x, x), (y, y), (x, y)), start=2):
+            np.multiply(one, other, out=moments[:, place])
+        mean_a, mean_b, square_a, square_b, product = _window_means(moments)
+        variances = (square_a - mean_a * mean_a) + (square_b - mean_b * mean_b)
+        covariance = product - mean_a * mean_b
+        mean_a += around
+        mean_b += around
+        similarity = (2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2)
+        similarity /= (mean_a * mean_a + mean_b * mean_b + SSIM_C1) * (variances + SSIM_C2)
+        total += float(similarity.sum(dtype=np.float64))
+    return float(total / (height * width))
 
 
 def score(hr: Pixels, sr: Pixels, border: int) -> Scores:
@@ -91,19 +108,50 @@ def score(hr: Pixels, sr: Pixels, border: int) -> Scores:
         raise ValueError(
             f"cannot compare {sr.dtype} {list(sr.shape)} with a ground truth of {hr.dtype} {list(hr.shape)}"
         )
-    hr_y, sr_y = shave(luma(hr), border), shave(luma(sr), border)
+    hr, sr = shave(hr, border), shave(sr, border)  # type: ignore[assignment]  # shave keeps the element type
+    hr_y, sr_y = _luma32(hr), _luma32(sr)
+    steps = np.bincount(np.abs(hr.astype(np.int16) - sr).ravel(), minlength=256)  # whole numbers: exact
     return Scores(
-        psnr_y=psnr(hr_y, sr_y),
-        ssim_y=ssim(hr_y, sr_y),  # type: ignore[arg-type]  # shave keeps the element type
-        psnr_rgb=psnr(shave(hr, border), shave(sr, border)),
+        psnr_y=_decibels(float(np.square(hr_y - sr_y, dtype=np.float64).mean())),
+        ssim_y=ssim(hr_y, sr_y),
+        psnr_rgb=_decibels(float(steps @ np.arange(len(steps), dtype=np.float64) ** 2) / hr.size),
     )
 
 
-def _blur(plane: Plane) -> Plane:
-    """Weighted means of all whole 11 x 11 windows: float64 [H, W] -> [H - 10, W - 10]."""
+def _decibels(error: float) -> float:
+    """A mean squared error as PSNR."""
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _luma32(image: Pixels) -> npt.NDArray[np.float32]:
+    """`luma` in float32: right to 0.00002 grey levels, which is a billionth of a decibel, in half the time."""
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    red, green, blue = (image[..., c] * np.float32(weight / 255) for c, weight in enumerate((65.481, 128.553, 24.966)))
+    red += green
+    red += blue
+    red += np.float32(16)
+    return red
+
+
+def _window_means(planes: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    """Gaussian means over all whole 11 x 11 windows: each of float32 [H, P, W] as [H - 10, W - 10]."""
+    height, count, width = planes.shape
+    rows, columns = height - SSIM_WINDOW + 1, width - SSIM_WINDOW + 1
+    down = (_band(rows) @ planes.reshape(height, count * width)).reshape(rows * count, width)
+    means = np.empty((rows * count, columns), np.float32)
+    for left in range(0, columns, STRIP):
+        part = min(STRIP, columns - left)
+        np.matmul(down[:, left : left + part + SSIM_WINDOW - 1], _band(part).T, out=means[:, left : left + part])
+    return iter(means.reshape(rows, count, columns).swapaxes(0, 1))
+
+
+@cache
+def _band(length: int) -> npt.NDArray[np.float32]:
+    """The matrix [length, length + 10] whose rows are the Gaussian window, each one pixel further."""
     radius = SSIM_WINDOW // 2
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SSIM_SIGMA) ** 2)
-    kernel /= kernel.sum()
-    rows = correlate1d(plane, kernel, axis=0)[radius:-radius]
-    blurred: Plane = correlate1d(rows, kernel, axis=1)[:, radius:-radius]
-    return blurred
+    band = np.zeros((length, length + SSIM_WINDOW - 1), np.float32)
+    for row in range(length):
+        band[row, row : row + SSIM_WINDOW] = kernel / kernel.sum()
+    return band

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loupe.errors import InputError
 from loupe.evaluation.pairs import Pair
-from loupe.evaluation.run import Outputs, evaluate, summary_table
+from loupe.evaluation.run import Outputs, evaluate, slices_table, summary_table
 from loupe.models.inference import choose_device, super_resolve
 from loupe.models.weights import describe, load_network
 from loupe.patches.index import PatchIndex
@@ -39,7 +39,7 @@ def main() -> None:
     report = evaluate(
         pairs(index), lambda pixels: super_resolve(network, pixels), describe(MODEL), index.scale, OUTPUTS
     )
-    print(summary_table(report.summary))
+    print(summary_table(report.summary), slices_table(report.summary), sep="\n\n")
     if report.failures:
         raise InputError("; ".join(report.failures))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from loupe.errors import InputError
-from loupe.evaluation.run import summary_table
+from loupe.evaluation.run import slices_table, summary_table
 from loupe.stages.evaluate import OUTPUTS
 from loupe.stages.running import stage
 
@@ -15,7 +15,8 @@ def main() -> None:
     """Read metrics/evaluate.json; nothing is computed."""
     if not OUTPUTS.summary.exists():
         raise InputError(f"{OUTPUTS.summary}: not there yet; run `dvc repro`")
-    print(summary_table(json.loads(OUTPUTS.summary.read_text())))
+    summary = json.loads(OUTPUTS.summary.read_text())
+    print(summary_table(summary), slices_table(summary), sep="\n\n")
     print(f"\ninput | network | bicubic, picture by picture: {OUTPUTS.pictures}/")
 
 
