@@ -23,7 +23,7 @@ def load(folder: Path, text: str) -> None:
             r"unknown key 'train.bacth'. Did you mean 'batch'\? Allowed here: seed",
         ),
         (("scale: 2", "scale: 2\nzzz: 1"), r"unknown key 'zzz'. Allowed here: photos, valid_share, scale"),
-        (("  loss: l1", "  loss: l3"), r"train.loss = 'l3': input should be 'l1' or 'mse'"),
+        (("  loss: l1", "  loss: l3"), r"train.loss = 'l3': input should be 'l1', 'mse' or 'charbonnier'"),
         (
             ("photos: sample", "photos: flickr"),
             r"photos = 'flickr': choose sample, div2k, \{path: FOLDER\} or \{url: ADDRESS\}",
