@@ -22,12 +22,17 @@ def build(files: list[Path], folder: Path, patch: int, low_resolution: LowResolu
     build_index(sources, folder, scale=SCALE, patch=patch, valid_share=0, low_resolution=low_resolution)
 
 
+def peak_mb() -> float:
+    """Largest resident memory of this process so far: VmHWM, since getrusage starts at what the parent held."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1000
+
+
 def main() -> None:
-    """Build, and print the peak: VmHWM, since getrusage starts at what the parent held."""
+    """Build, and print the peak."""
     patch, folder, *files = sys.argv[1:]
     build([Path(file) for file in files], Path(folder), int(patch))
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(int(status["VmHWM"].split()[0]) / 1000)
+    print(peak_mb())
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ import PIL
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-LOAD = os.getloadavg()[
-    0
-]  # before anything is measured: above 0.5 or so, others are at work and the figures are theirs too
+# Before anything is measured: above 0.5 or so, others are at work, and the figures are theirs too.
+LOAD = os.getloadavg()[0]
 
 
 def parser(description: str | None, name: str) -> argparse.ArgumentParser:

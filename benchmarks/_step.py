@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks._build import peak_mb
 from loupe.imaging.files import find_images, read_image
 from loupe.imaging.metrics import score
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
@@ -147,12 +148,6 @@ def ceiling(request: Request) -> dict[str, Any]:
             seen.add(shape)
             rates.append(measure(layer, x))
     return {"gflop_per_s": max(rates) / 1e9, "gflop": work / 1e9}
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process so far: VmHWM, since getrusage starts at what the parent held."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1000
 
 
 def main() -> None:

@@ -204,6 +204,16 @@ def photograph(seed: int, width: int, height: int) -> Pixels:
     return np.asarray(np.clip(np.asarray(picture) + grain + 0.5, 0, 255), np.uint8)
 
 
+def small_index(folder: Path, width: int, height: int, patch: int) -> Path:
+    """An index of four such pictures, made in `folder`; where it lies."""
+    files = [folder / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(files):
+        Image.fromarray(photograph(number, width, height)).save(path)
+    (folder / "index").mkdir()
+    build(files, folder / "index", patch)
+    return folder / "index"
+
+
 def prepare(folder: Path, images: int, width: int, height: int, patch: int) -> Material:
     """Make the pictures and all forms of them in `folder`."""
     hr, lr = ([folder / side / f"{number}.png" for number in range(images)] for side in ("hr", "lr"))

@@ -19,12 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tabulate import tabulate
 
-from benchmarks._build import build
 from benchmarks._report import parser, publish, say
-from benchmarks.data import photograph
+from benchmarks.data import small_index
 from loupe.models.weights import save_network
 from loupe.params import load_params
 from loupe.patches.index import PatchIndex
@@ -44,7 +42,7 @@ def child(folder: Path, index: Path, steps: int) -> None:
 
 
 def start(folder: Path, index: Path, steps: int) -> subprocess.Popen[str]:
-    """Start `child` in a process of its own, with a checkpoint after each step."""
+    """Start `child` in a process of its own, with checkpoints in quick succession."""
     command = [sys.executable, "-m", "benchmarks.kills", "--child", str(folder), str(index), "--steps", str(steps)]
     environment = os.environ | {"LOUPE_CHECKPOINT_SECONDS": "0.2"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -84,19 +82,15 @@ def main() -> None:
     draws = random.Random(0)  # noqa: S311  # moments, no secrets
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        files = [root / f"{number}.png" for number in range(4)]
-        for number, path in enumerate(files):
-            Image.fromarray(photograph(number, 320, 240)).save(path)
-        (root / "index").mkdir()
-        build(files, root / "index", 24)
+        index = small_index(root, 320, 240, 24)
         for folder in ("peace", "fire"):
             (root / folder).mkdir()
         began = time.monotonic()
-        finish(start(root / "peace", root / "index", chosen.steps))
+        finish(start(root / "peace", index, chosen.steps))
         whole = time.monotonic() - began
         rows: list[dict[str, Any]] = []
         while len(rows) < chosen.kills:
-            process = start(root / "fire", root / "index", chosen.steps)
+            process = start(root / "fire", index, chosen.steps)
             seconds = draws.uniform(0.3, 0.6) * whole + 1  # into the training, past the imports
             time.sleep(seconds)
             ended = process.poll() is not None
@@ -109,7 +103,7 @@ def main() -> None:
                 continue
             rows.append({"name": f"kill {len(rows) + 1}", "after_s": seconds, "went_on_from": went_on_from(output)})
             say(f"kill {len(rows)} of {chosen.kills} after {seconds:.1f} s; it had gone on from {went_on_from(output)}")
-        last = went_on_from(finish(start(root / "fire", root / "index", chosen.steps)))
+        last = went_on_from(finish(start(root / "fire", index, chosen.steps)))
         same = outcome(root / "fire") == outcome(root / "peace")
     report = {"rows": rows, "finished_from": last, "same_bytes": same, "ratios": {}}
     verdict = "byte-identical" if same else "DIFFERENT"

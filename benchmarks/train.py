@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tabulate import tabulate
 
-from benchmarks._build import SCALE, build
+from benchmarks._build import SCALE
 from benchmarks._report import parser, publish, say
-from benchmarks.data import photograph
+from benchmarks.data import small_index
 from loupe.errors import InputError
 from loupe.params import load_params
 from loupe.stages.running import stage
@@ -153,13 +152,8 @@ def main() -> None:
     """Time every side, race, report."""
     chosen = options()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = [folder / f"{number}.png" for number in range(4)]
-        for number, path in enumerate(files):
-            Image.fromarray(photograph(number, 1020, 678)).save(path)
-        (folder / "index").mkdir()
-        build(files, folder / "index", chosen.patch)
-        rows = [row for network in NETWORKS for row in measure_steps(network, folder / "index", chosen)]
+        index = small_index(Path(name), 1020, 678, chosen.patch)
+        rows = [row for network in NETWORKS for row in measure_steps(network, index, chosen)]
     races = measure_race(chosen) if chosen.hr else []
     report = {"batch": chosen.batch, "patch": chosen.patch, "rows": rows, "races": races, "ratios": ratios(rows, races)}
     columns = ("name", "step_ms", "patches_per_s", "share_of_ceiling", "peak_mb")

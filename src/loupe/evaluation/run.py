@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +29,7 @@ from loupe.evaluation.slices import KINDS, errors_by_kind, kinds_of
 from loupe.imaging.files import atomic_file, atomic_folder
 from loupe.imaging.metrics import Scores, luma, psnr, score, shave
 from loupe.imaging.resize import Pixels, downscale, upscale
+from loupe.threads import in_order
 
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 
@@ -91,7 +90,7 @@ def to_json(value: Any) -> str:
     def finite(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: finite(inner) for key, inner in item.items()}
-        if isinstance(item, list | tuple):
+        if isinstance(item, list):
             return [finite(inner) for inner in item]
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
@@ -145,29 +144,27 @@ class _Scored:
 def _score_all(
     pairs: Iterable[Pair], enlarge: Callable[[Pixels], Pixels], scale: int, report: Report, folder: Path | None
 ) -> list[_Scored]:
-    scored: list[_Scored] = []
-    waiting: deque[tuple[Pair, Future[_Scored]]] = deque()
-
-    def collect(most: int) -> None:
-        while len(waiting) > most:
-            pair, future = waiting.popleft()
-            try:
-                scored.append(future.result())
-            except ValueError as error:
-                report.failures.append(f"{pair.set}/{pair.name}: {error}")
-
-    workers = len(os.sched_getaffinity(0))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:  # a thread a picture is enough
+    def enlarged() -> Iterator[tuple[Pair, Pixels | ValueError]]:
         for pair in pairs:
             try:
-                sr = enlarge(pair.lr) if pair.sr is None else pair.sr
+                yield pair, enlarge(pair.lr) if pair.sr is None else pair.sr
             except ValueError as error:
-                collect(0)  # so that failures come in the order of the pictures
-                report.failures.append(f"{pair.set}/{pair.name}: {error}")
-                continue
-            waiting.append((pair, pool.submit(_score_one, pair, sr, scale, folder)))
-            collect(workers)
-        collect(0)
+                yield pair, error
+
+    def outcome(job: tuple[Pair, Pixels | ValueError]) -> _Scored | str:
+        pair, sr = job
+        try:
+            if isinstance(sr, ValueError):
+                raise sr
+            return _score_one(pair, sr, scale, folder)
+        except ValueError as error:
+            return f"{pair.set}/{pair.name}: {error}"
+
+    workers = len(os.sched_getaffinity(0))
+    with threadpool_limits(1, user_api="blas"):  # a thread a picture is enough
+        outcomes = list(in_order(outcome, enlarged(), workers, ahead=workers))
+    report.failures += [found for found in outcomes if isinstance(found, str)]
+    scored = [found for found in outcomes if isinstance(found, _Scored)]
     report.rows = [one.row for one in scored]
     return scored
 

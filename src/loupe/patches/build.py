@@ -7,11 +7,10 @@ Threads decode while one writes in order, a few pictures ahead: memory does not 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +24,7 @@ from loupe.imaging.files import ImageError, read_image
 from loupe.imaging.likeness import NEAR, distance, perceptual_hash
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
 from loupe.patches.index import ImageRow, LowResolution
+from loupe.threads import in_order
 
 FLAT_STEP = 3  # grey levels between neighbours of the reduced picture; below it, a pixel belongs to a flat area
 STATISTICS = ("variance", "gradient", "flat", "bicubic_psnr")
@@ -96,7 +96,9 @@ def build_index(
     seen: dict[str, ImageRow] = {}
     left_out = 0
     with _Journal(folder, settings, sources) as journal:
-        for decoded in _in_order(decode, journal.done, sources, workers or os.cpu_count() or 1):
+        threads = workers or os.cpu_count() or 1
+        missing = in_order(decode, sources[len(journal.done) :], threads, ahead=2 * threads)
+        for decoded in itertools.chain(journal.done, missing):
             advance()
             twin = seen.get(decoded.sha256)
             split = decoded.source.split or (decoded.sha256 and split_of(decoded.sha256, valid_share))
@@ -280,24 +282,6 @@ def _set_aside(
                 row = ImageRow(**{**asdict(row), "split": "aside"})
         kept.append(row)
     return kept
-
-
-def _in_order(
-    decode: Callable[[Source], _Decoded], done: list[_Decoded], sources: Sequence[Source], workers: int
-) -> Iterator[_Decoded]:
-    """What is done already, then the other sources decoded by threads, at most two pictures a thread ahead."""
-    yield from done
-    waiting: deque[Future[_Decoded]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for source in sources[len(done) :]:
-                waiting.append(pool.submit(decode, source))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 class _Journal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass, field
 
 HISTORY = 100  # losses whose median a new one is held against
 ENOUGH = 20  # losses before the guard judges by the median at all: the first ones fall fast
@@ -16,20 +17,19 @@ class DivergedError(FloatingPointError):
     """Training blew up and does not recover; the message says what to try."""
 
 
+@dataclass
 class Guard:
-    """Judges steps by their loss and gradient norm.
+    """Judges steps by their loss and gradient norm; a checkpoint holds it as a dictionary.
 
-    Attributes:
-        losses, norms: those of the last HISTORY good steps. skipped: steps refused so far. in_a_row: the latest of
-        them.
+    loss: the recipe's. losses, norms: those of the last HISTORY good steps. skipped: steps refused so far. in_a_row:
+    the latest of them.
     """
 
-    def __init__(self, loss: str) -> None:
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-        self.skipped = 0
-        self.in_a_row = 0
-        self._spike = SPIKES[loss]
+    loss: str
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    skipped: int = 0
+    in_a_row: int = 0
 
     def admits(self, loss: float, gradient_norm: float) -> bool:
         """Whether the step may change the weights.
@@ -38,7 +38,8 @@ class Guard:
             DivergedError: it is the MAX_IN_A_ROW-th bad one in a row.
         """
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
-        limit = self._spike * statistics.median(self.losses) if len(self.losses) >= ENOUGH else math.inf
+        spike = SPIKES[self.loss]
+        limit = spike * statistics.median(self.losses) if len(self.losses) >= ENOUGH else math.inf
         if finite and loss <= limit:
             self.losses = [*self.losses, loss][-HISTORY:]
             self.norms = [*self.norms, gradient_norm][-HISTORY:]
@@ -47,7 +48,7 @@ class Guard:
         self.skipped += 1
         self.in_a_row += 1
         if self.in_a_row >= MAX_IN_A_ROW:
-            what = f"{loss:.3g}, far above its median of {limit / self._spike:.3g}" if finite else "no number"
+            what = f"{loss:.3g}, far above its median of {limit / spike:.3g}" if finite else "no number"
             raise DivergedError(
                 f"training diverged: the loss is {what}, for {self.in_a_row} steps in a row (they were skipped)"
             )

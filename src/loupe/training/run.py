@@ -54,7 +54,6 @@ CODE = ("imaging", "models", "patches", "training")  # packages whose code shape
 # in the processor's cache, and memory is a fraction (loupe bench train).
 PART_PIXELS = 20_000
 CHECKPOINT_SECONDS = 60.0
-GUARDED = ("losses", "norms", "skipped", "in_a_row")  # the guard's memory, which checkpoints hold
 
 
 @dataclass(frozen=True)
@@ -82,18 +81,14 @@ class Recipe:
 class Progress:
     """All of a run's state that is no tensor; a checkpoint holds it as a dictionary.
 
-    sums: loss, squared luma error, gradient norm since the last row of the curves, over `since` steps. losses to
-    in_a_row: the guard's. stalled: validations since the validation loss last fell.
+    sums: loss, squared luma error, gradient norm since the last row of the curves, over `since` steps. stalled:
+    validations since the validation loss last fell.
     """
 
     step: int = 0
     points: list[dict[str, Any]] = field(default_factory=list)
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     since: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    skipped: int = 0
-    in_a_row: int = 0
     best_psnr_y: float = -math.inf
     best_step: int = 0
     lowest_loss: float = math.inf
@@ -177,7 +172,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     network = _initial(config, recipe.init)
-    identity = {
+    described = {
         "model": config,
         "recipe": asdict(recipe),
         "patches": asdict(strategy),
@@ -186,8 +181,9 @@ def train(
         "code": _hash_of_code(),
         "init": _hash_of_weights(network) if recipe.init else None,
     }
-    folder = runs / f"{_label(config)}-{key_of(json.loads(json.dumps(identity)))}"
-    checkpoints = Checkpoints(folder, json.loads(json.dumps(identity)))
+    identity = json.loads(json.dumps(described))  # plain lists for tuples, as a checkpoint gives it back
+    folder = runs / f"{_label(config)}-{key_of(identity)}"
+    checkpoints = Checkpoints(folder, identity)
     run = TrainingRun(fabric, network, index, recipe, strategy, degradation, plain)
     state = checkpoints.load(fabric.print)
     if state is not None:
@@ -196,8 +192,9 @@ def train(
     elif fabric.is_global_zero:
         shutil.rmtree(folder, ignore_errors=True)  # an earlier run's curves
     first = fabric.is_global_zero
-    quiet = not first
-    with Follower(folder, recipe.steps, run.progress.step, recipe.batch, quiet) as follower, _signals() as stopped_by:
+    interval = _checkpoint_seconds()
+    follow = Follower(folder, recipe.steps, run.progress.step, recipe.batch, quiet=not first)
+    with follow as follower, _signals() as stopped_by:
         saved = time.monotonic()
         while run.progress.step < recipe.steps and not run.progress.stopped:
             loss = run.step()
@@ -206,7 +203,7 @@ def train(
                 point = run.validate()
                 pictures = crops(run.averaged.network, index) if first else {}
                 follower.validated(point, run.progress.best_step, pictures)
-            if first and (stopped_by or time.monotonic() - saved >= _checkpoint_seconds()):
+            if first and (stopped_by or time.monotonic() - saved >= interval):
                 checkpoints.save(run.progress.step, {**run.state(), "facts": dict(facts or {})})
                 saved = time.monotonic()
             if stopped_by:
@@ -285,8 +282,6 @@ class TrainingRun:
             for place, value in enumerate((loss, error, norm)):
                 progress.sums[place] += value
             progress.since += 1
-        for name in GUARDED:
-            setattr(progress, name, getattr(self._guard, name))
         progress.step += 1
         return loss
 
@@ -294,8 +289,8 @@ class TrainingRun:
         """Score the averaged network on all validation pictures, and keep its weights if they are the best so far."""
         progress = self.progress
         rows = validate(self.averaged.network, self._index, self._valid, self._loss)
-        sums = torch.tensor([math.fsum(column) for column in zip(*rows, strict=True)] or [0.0, 0.0])
-        sums = sums.double() if self._fabric.device.type == "cpu" else sums
+        columns = [math.fsum(column) for column in zip(*rows, strict=True)] or [0.0, 0.0]
+        sums = torch.tensor(columns, dtype=torch.float64)
         valid_loss, psnr_y = (self._sum(sums) / self._valid_count).tolist()
         loss, error, norm = (total / progress.since if progress.since else math.nan for total in progress.sums)
         point = CurvePoint(
@@ -306,7 +301,7 @@ class TrainingRun:
             train_psnr_y=-10 * math.log10(max(error, 1e-10)) if error >= 0 else math.nan,
             valid_psnr_y=psnr_y,
             gradient_norm=norm,
-            skipped=progress.skipped,
+            skipped=self._guard.skipped,
         )
         progress.points.append(asdict(point))
         progress.sums, progress.since = [0.0, 0.0, 0.0], 0
@@ -325,6 +320,7 @@ class TrainingRun:
             random["cuda"] = torch.cuda.get_rng_state(self._fabric.device)
         return {
             "progress": asdict(self.progress),
+            "guard": asdict(self._guard),
             "network": self._plain_network.state_dict(),
             "average": self.averaged.network.state_dict(),
             "best": self._best,
@@ -335,6 +331,7 @@ class TrainingRun:
     def restore(self, state: Mapping[str, Any]) -> None:
         """The opposite of `state`."""
         self.progress = Progress(**state["progress"])
+        self._guard = Guard(**state["guard"])
         self._plain_network.load_state_dict(state["network"])
         self.averaged.network.load_state_dict(state["average"])
         self._best = state["best"]
@@ -342,8 +339,6 @@ class TrainingRun:
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and self._fabric.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self._fabric.device)
-        for name in GUARDED:
-            setattr(self._guard, name, getattr(self.progress, name))
 
     def result(self) -> RDN:
         """The network to ship."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,14 +16,6 @@ from loupe.patches.index import PatchIndex
 
 CROPS = 4  # pictures that are shown
 CROP = 64  # low-resolution pixels a side of a crop
-
-
-@dataclass(frozen=True)
-class Validated:
-    """Means over pictures: loss as the recipe's, PSNR of luma in decibels by the scoring protocol."""
-
-    loss: float
-    psnr_y: float
 
 
 @torch.inference_mode()
