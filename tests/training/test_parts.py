@@ -1,7 +1,8 @@
 """The small parts of training: guard, moving average, losses, memory."""
 
 import math
-import resource
+import re
+import subprocess
 import sys
 
 import pytest
@@ -64,14 +65,25 @@ def test_the_average_follows_and_lags() -> None:
     assert not any(p.requires_grad for p in averaged.network.parameters())
 
 
+FAULTS = """
+import resource, torch
+from loupe.training.memory import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16 * 2**20)  # 64 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+page_faults()
+untuned = page_faults()
+assert keep_freed_memory()
+print(untuned, [page_faults() for _ in range(40)][30:])  # the allocator first has to find its places
+"""
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_freed_memory_stays_in_the_process() -> None:
-    assert keep_freed_memory()
-
-    def page_faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(16 * 2**20)  # 64 MB
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    page_faults()
-    assert page_faults() < 2**26 / 4096 / 10  # otherwise one for each page, in each turn
+    # in a process of its own: here other tests have left the allocator in a state that nobody knows
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    untuned, *tuned = map(int, re.findall(r"\d+", run.stdout))
+    assert len(tuned) == 10 and max(tuned) < untuned / 10  # without it one for each page, in each turn
