@@ -12,7 +12,6 @@ from loupe.models.rdn import RDN
 from loupe.training.ema import AveragedNetwork
 from loupe.training.guard import ENOUGH, HISTORY, MAX_IN_A_ROW, DivergedError, Guard
 from loupe.training.losses import CHARBONNIER_EPS, LOSSES
-from loupe.training.memory import keep_freed_memory
 
 
 def test_the_guard_refuses_what_is_out_of_proportion() -> None:
