@@ -4,8 +4,8 @@
 
 SIDE: `ours`, the training run as it ships, with its guard, moving average and feeding; `plain`, a bare loop over the
 same network in contiguous tensors, the whole batch at once, as public implementations write it; `plain tuned`, the
-same with an allocator that keeps freed memory. With marks in the request it is a race for a PSNR instead: `plain` is
-then the same run with LOUPE_PLAIN=1.
+same with an allocator that keeps freed memory, on a GPU in bfloat16 instead. LOUPE_DEVICE says where. With marks in
+the request it is a race for a PSNR instead: `plain` is then the same run with LOUPE_PLAIN=1.
 """
 
 from __future__ import annotations
@@ -25,47 +25,61 @@ from benchmarks._build import peak_mb
 from loupe.imaging.files import find_images, read_image
 from loupe.imaging.metrics import score
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
-from loupe.models.inference import super_resolve, to_tensor
+from loupe.models.inference import choose_device, super_resolve, to_tensor
 from loupe.models.weights import build_network
 from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
 from loupe.training.memory import keep_freed_memory
-from loupe.training.run import Recipe, TrainingRun, prepare
+from loupe.training.run import Recipe, TrainingRun, feed, prepare
 
 Request = dict[str, Any]
 EVALUATE_EVERY = 50  # steps of a race
 
 
 def steps(side: str, request: Request) -> dict[str, Any]:
-    """Times and losses of training steps: {"ms": [...], "losses": [...], "peak_mb": ...}."""
+    """Times and losses of training steps: {"ms": [...], "losses": [...], "peak_mb": ..., "feed_ms": [...]}.
+
+    peak_mb: largest memory of the process; on a GPU, largest memory of tensors there. feed_ms: of one batch alone, as
+    floats on the device.
+    """
     config, recipe = request["config"], Recipe(**request["recipe"])
+    device = choose_device()
     torch.manual_seed(recipe.seed)
     index = PatchIndex(Path(request["index"]))
+    batches = PatchBatches(index, recipe.batch, recipe.seed, 0.0)
     if side == "ours":
         run = TrainingRun(prepare(), build_network(config), index, recipe, Strategy())
-        take = run.step
+        take, source = run.step, feed(batches, Strategy(), device)
     else:
         if side == "plain tuned":
             keep_freed_memory()
-        take = plain_step(build_network(config), PatchBatches(index, recipe.batch, recipe.seed, 0.0), recipe.lr)
-    times, losses = [], []
-    for _ in range(request["steps"]):
+        half = side == "plain tuned" and device.type == "cuda"
+        take, source = plain_step(build_network(config).to(device), batches, recipe.lr, half), batches
+    times, losses, feeding = [], [], []
+    for step in range(request["steps"]):
         start = time.perf_counter()
-        losses.append(take())
+        losses.append(take())  # a number: the device has finished
         times.append(1000 * (time.perf_counter() - start))
-    return {"ms": times, "losses": losses, "peak_mb": peak_mb()}
+        start = time.perf_counter()
+        for pixels in source.batch_at(step):
+            to_tensor(pixels, device)[0, 0, 0, 0].item()
+        feeding.append(1000 * (time.perf_counter() - start))
+    peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_mb()
+    return {"ms": times, "losses": losses, "peak_mb": peak, "feed_ms": feeding}
 
 
-def plain_step(network: nn.Module, batches: PatchBatches, lr: float) -> Any:
-    """A function that takes the next step and gives its loss."""
+def plain_step(network: nn.Module, batches: PatchBatches, lr: float, half: bool) -> Any:
+    """A function that takes the next step and gives its loss; `half`: under autocast to bfloat16."""
+    device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
     done = 0
 
     def take() -> float:
         nonlocal done
-        low, high = (to_tensor(pixels).contiguous() for pixels in batches.batch_at(done))
+        low, high = (to_tensor(pixels, device).contiguous() for pixels in batches.batch_at(done))
         optimizer.zero_grad()
-        loss = F.l1_loss(network(low), high)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss = F.l1_loss(network(low), high)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         done += 1
@@ -112,9 +126,11 @@ def mean_psnr_y(run: TrainingRun, pairs: list[tuple[Pixels, Pixels]]) -> float:
 def ceiling(request: Request) -> dict[str, Any]:
     """The highest rate that one of the network's own 3 x 3 convolutions reaches alone, and what a step computes.
 
-    {"gflop_per_s": forward and backward, "gflop": of a step}. Channels last, memory kept, a part of the batch at once.
+    {"gflop_per_s": forward and backward, "gflop": of a step}. Channels last, memory kept, a part of the batch at once;
+    in bfloat16 on a GPU.
     """
-    prepare()
+    device = prepare().device
+    number = torch.bfloat16 if device.type == "cuda" else torch.float32
     network = build_network(request["config"])
     part, patch, batch = request["part"], request["patch"], request["batch"]
     work = 0.0
@@ -122,13 +138,17 @@ def ceiling(request: Request) -> dict[str, Any]:
     seen = set()
 
     def measure(layer: nn.Conv2d, x: torch.Tensor) -> float:
-        weight = layer.weight.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        weight, x = (
+            tensor.detach().to(device, number).contiguous(memory_format=torch.channels_last).requires_grad_()
+            for tensor in (layer.weight, x)
+        )
         gradient = torch.rand_like(F.conv2d(x, weight, padding=1))
         times = []
         for _ in range(12):
             start = time.perf_counter()
             torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
         return 3 * flop(layer, x) / float(np.median(times[3:]))
 

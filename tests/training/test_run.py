@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,12 +28,13 @@ from loupe.imaging.metrics import score
 from loupe.models.inference import super_resolve
 from loupe.models.rdn import RDN
 from loupe.models.weights import build_network, save_network
-from loupe.patches.batches import Strategy
+from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.build import Source, build_index
 from loupe.patches.index import PatchIndex
+from loupe.patches.resident import pool_bytes
 from loupe.training.guard import DivergedError
 from loupe.training.losses import LOSSES
-from loupe.training.run import Recipe, part_size, prepare, train
+from loupe.training.run import Ahead, Recipe, feed, part_size, prepare, train
 from loupe.training.validation import CROPS, crops, validate
 
 MakeIndex = Callable[..., PatchIndex]
@@ -201,6 +203,37 @@ def test_the_plain_path_gives_the_same_training(fabric: Fabric, make_index: Make
     np.testing.assert_allclose(ours["train_loss"], plain["train_loss"], rtol=1e-4)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU torch.compile needs a C++ compiler")
+def test_compiled_training_gives_the_same_losses(
+    fabric: Fabric, make_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index()
+    # mse: where flat pixels are met exactly, the slope of l1 hangs on the last bit
+    recipe = dataclasses.replace(RECIPE, steps=6, validate_every=2, loss="mse")
+    trained, eager = run(fabric, index, tmp_path / "eager", recipe)
+    monkeypatch.setenv("LOUPE_COMPILE", "default")
+    compiled, found = run(fabric, index, tmp_path / "compiled", recipe)
+    np.testing.assert_allclose(found["train_loss"], eager["train_loss"], rtol=1e-4)
+    assert compiled.state_dict().keys() == trained.state_dict().keys()  # no wrapper's prefix
+    monkeypatch.setenv("LOUPE_COMPILE", "fast")
+    with pytest.raises(InputError, match=r"LOUPE_COMPILE=fast: set it to off or one of default, reduce-overhead"):
+        run(fabric, index, tmp_path / "compiled", recipe)
+
+
+def test_a_gpu_is_fed_ahead_or_from_its_own_memory(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = PatchBatches(make_index(), 4, 0, 0.5)
+    ahead = Ahead(batches)
+    for step in (0, 1, 2, 7, 3):
+        for ours, theirs in zip(ahead.batch_at(step), batches.batch_at(step), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    gpu, files = torch.device("cuda"), Strategy("random")
+    assert feed(batches, Strategy(), torch.device("cpu")) is batches
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (pool_bytes(batches.index), 10**12))
+    assert isinstance(feed(batches, Strategy(), gpu), Ahead)  # half of the free memory is the network's
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (10**12, 10**12))
+    assert isinstance(feed(batches, files, gpu), Ahead)
+
+
 def test_running_out_of_memory_says_what_to_lower(
     fabric: Fabric, make_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,8 +331,9 @@ import json, sys
 from pathlib import Path
 from loupe.models.weights import save_network
 from loupe.patches.index import PatchIndex
+from loupe.patches.resident import pool_bytes
 from loupe.stages.running import stage
-from loupe.training.run import Recipe, part_size, prepare, train
+from loupe.training.run import Ahead, Recipe, feed, part_size, prepare, train
 
 @stage
 def main():

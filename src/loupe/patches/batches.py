@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,18 @@ class Strategy:
     images: int = 64
     per_image: int = 16
     difficulty: float = 0.0
+
+
+class Spot(NamedTuple):
+    """One patch of a batch: its picture's number, its place in low-resolution pixels, its mirroring (see `turned`), and
+    how its input is degraded beside being reduced, with the source of that noise.
+    """
+
+    image: int
+    y: int
+    x: int
+    turn: int
+    degradation: tuple[Settings, np.random.Generator] | None
 
 
 class PatchBatches:
@@ -101,46 +113,63 @@ class PatchBatches:
         """The batch of step `step` (from 0): low-resolution uint8 [N, p, p, 3] and high uint8 [N, p*s, p*s, 3]."""
         scale, patch = self.index.scale, self.index.patch
         side, margin = patch * scale, window_margin(scale)
-        first = (step * self._world + self._rank) * self.size
-        draws = np.random.default_rng([self._seed, FROM_DRAWS, step])
-        joint = draws.random((self.size * self._world, 3))[self._rank * self.size :][: self.size]
-        moves = np.rint((2 * joint[:, :2] - 1) * self._jitter).astype(int).tolist()
-        turns = (8 * joint[:, 2]).astype(int).tolist()
         lr = np.empty((self.size, patch, patch, 3), np.uint8)
         hr = np.empty((self.size, side, side, 3), np.uint8)
         windows, computed = [], []  # where low resolution is still to be computed
-        for i, ((down, across), turn) in enumerate(zip(moves, turns, strict=True)):
-            (image, y, x), is_product = self._place(first + i)
-            picture = self._picture(image)
-            y = min(max(y + down, 0), picture.shape[0] // scale - patch)
-            x = min(max(x + across, 0), picture.shape[1] // scale - patch)
-            top, left = y * scale, x * scale
-            _copy(hr[i], picture[top : top + side, left : left + side], turn)
-            part = np.s_[y : y + patch, x : x + patch]
-            settings, noise = self._settings(first + i) if is_product else (Settings(), None)
-            if noise is not None and settings != Settings():
-                _copy(lr[i], apply(picture, scale, settings, noise, part), turn)
+        spots = self.spots(step)
+        for i, spot in enumerate(spots):
+            picture = self._picture(spot.image)
+            top, left = spot.y * scale, spot.x * scale
+            _copy(hr[i], picture[top : top + side, left : left + side], spot.turn)
+            if spot.degradation:
+                lr[i] = self.degraded(spot, picture)
             elif self._stored:
-                _copy(lr[i], self.index.lr(image)[part], turn)
+                _copy(lr[i], self.index.lr(spot.image)[self._part(spot)], spot.turn)
             else:
                 windows.append(_window(picture, top - margin, left - margin, side + 2 * margin))
                 computed.append(i)
         if windows:
             for i, reduced in zip(computed, reduce_windows(np.stack(windows), scale), strict=True):
-                _copy(lr[i], reduced, turns[i])
+                _copy(lr[i], reduced, spots[i].turn)
         return lr, hr
+
+    def spots(self, step: int) -> list[Spot]:
+        """Where the patches of step `step` lie, without their pixels."""
+        first = (step * self._world + self._rank) * self.size
+        draws = np.random.default_rng([self._seed, FROM_DRAWS, step])
+        joint = draws.random((self.size * self._world, 3))[self._rank * self.size :][: self.size]
+        moves = np.rint((2 * joint[:, :2] - 1) * self._jitter).astype(int).tolist()
+        turns = (8 * joint[:, 2]).astype(int).tolist()
+        scale, patch = self.index.scale, self.index.patch
+        spots = []
+        for position, ((down, across), turn) in enumerate(zip(moves, turns, strict=True), start=first):
+            (image, y, x), is_product = self._place(position)
+            row = self.index.images[image]
+            y = min(max(y + down, 0), row.height // scale - patch)
+            x = min(max(x + across, 0), row.width // scale - patch)
+            spots.append(Spot(image, y, x, turn, self._degradation_at(position) if is_product else None))
+        return spots
+
+    def degraded(self, spot: Spot, picture: Pixels) -> Pixels:
+        """The low-resolution patch at a spot with a degradation, from its high-resolution picture: uint8 [p, p, 3]."""
+        settings, noise = spot.degradation or (Settings(), np.random.default_rng(0))
+        return turned(apply(picture, self.index.scale, settings, noise, self._part(spot)), spot.turn)
+
+    def _part(self, spot: Spot) -> tuple[slice, slice]:
+        return np.s_[spot.y : spot.y + self.index.patch, spot.x : spot.x + self.index.patch]
 
     def _picture(self, image: int) -> Pixels:
         if not self._from_files:
             return self.index.hr(image)
         return crop_to_multiple(read_image(Path(self.index.images[image].path)).rgb, self.index.scale)
 
-    def _settings(self, position: int) -> tuple[Settings, np.random.Generator | None]:
+    def _degradation_at(self, position: int) -> tuple[Settings, np.random.Generator] | None:
         """How the product patch at `position` of the run is degraded, and where its noise comes from."""
         if self._degradation is None:
-            return Settings(), None
+            return None
         noise = np.random.default_rng([self._seed, FROM_DEGRADATION, position])
-        return draw(self._degradation, noise), noise
+        settings = draw(self._degradation, noise)
+        return None if settings == Settings() else (settings, noise)
 
     def _place(self, position: int) -> tuple[Sequence[int], bool]:
         """[image, y, x] of the patch that comes `position`-th over the whole run, and whether it is a product's."""

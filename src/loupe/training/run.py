@@ -12,6 +12,7 @@ Nothing in curves.csv depends on the clock.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -40,6 +41,7 @@ from loupe.models.rdn import RDN
 from loupe.models.weights import build_network, load_network
 from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
+from loupe.patches.resident import ResidentPool, fits
 from loupe.training.checkpoint import Checkpoints, key_of
 from loupe.training.ema import AveragedNetwork
 from loupe.training.follow import CurvePoint, Follower, write_curves
@@ -54,6 +56,7 @@ CODE = ("imaging", "models", "patches", "training")  # packages whose code shape
 # in the processor's cache, and memory is a fraction (loupe bench train).
 PART_PIXELS = 20_000
 CHECKPOINT_SECONDS = 60.0
+COMPILE_MODES = ("default", "reduce-overhead")  # PyTorch's names; the second replays CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -245,15 +248,18 @@ class TrainingRun:
         network.train()
         if not plain:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2))
-        self._network, self._optimizer = fabric.setup(network, optimizer)
+        on_gpu = fabric.device.type == "cuda"
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=on_gpu)
+        mode = None if plain else compile_mode(fabric.device)
+        compiled = network if mode is None else torch.compile(network, mode=mode)
+        self._network, self._optimizer = fabric.setup(cast(RDN, compiled), optimizer)
         self._plain_network = network
         self.averaged = AveragedNetwork(network, recipe.ema)
         self._best = self._average()
         batches = PatchBatches(
             index, size, recipe.seed, recipe.product_share, strategy, degradation, fabric.global_rank, world
         )
-        self._feed = _Feed(batches, ahead=fabric.device.type == "cuda")
+        self._feed = feed(batches, strategy, fabric.device)
         valid = [number for number, row in enumerate(index.images) if row.split == "valid"]
         self._valid = valid[fabric.global_rank :: world]
         self._valid_count = len(valid)
@@ -264,10 +270,11 @@ class TrainingRun:
         rate = self._rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        lr, hr = self._feed.batch(progress.step)
+        lr, hr = self._feed.batch_at(progress.step)
         with _memory_advice(self._part, recipe.batch, self._index.patch):
-            loss, error = self._gradients(lr, hr)
-        norm = self._gradient_norm()
+            totals = self._gradients(lr, hr)
+        loss: float
+        loss, error, norm = torch.cat([totals, self._gradient_norm()[None]]).tolist()  # a GPU is waited for once
         try:
             admitted = self._guard.admits(loss, norm)
         except DivergedError as diverged:
@@ -346,8 +353,8 @@ class TrainingRun:
         network.load_state_dict(self._best)
         return network
 
-    def _gradients(self, lr: Pixels, hr: Pixels) -> tuple[float, float]:
-        """Gradients of one batch, part by part; loss and mean squared luma error, over all processes."""
+    def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor) -> Tensor:
+        """Gradients of one batch, part by part; [loss, mean squared luma error] over all processes."""
         device = self._fabric.device
         self._optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(2, device=device)
@@ -363,13 +370,12 @@ class TrainingRun:
                 loss = self._loss(prediction, high) * share
                 self._fabric.backward(loss)
             totals += torch.stack([loss.detach(), share * _luma_error(prediction.detach(), high)])
-        loss_value, error = (self._sum(totals) / self._fabric.world_size).tolist()
-        return loss_value, error
+        return self._sum(totals) / self._fabric.world_size
 
-    def _gradient_norm(self) -> float:
+    def _gradient_norm(self) -> Tensor:
         """Norm of all gradients; they are clipped if the recipe says so. Equal on all processes."""
         limit = self._recipe.clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self._plain_network.parameters(), limit))
+        return torch.nn.utils.clip_grad_norm_(self._plain_network.parameters(), limit)
 
     def _sum(self, values: Tensor) -> Tensor:
         if self._fabric.world_size == 1:
@@ -386,22 +392,30 @@ class TrainingRun:
         return learning_rate(step, recipe.steps, recipe.lr, recipe.warmup, recipe.schedule, recipe.halve_every)
 
 
-class _Feed:
-    """Batches by step; with `ahead` a thread makes the next one while a GPU computes."""
+class Ahead:
+    """Batches by step; a thread makes the next one while a GPU computes."""
 
-    def __init__(self, batches: PatchBatches, ahead: bool) -> None:
+    def __init__(self, batches: PatchBatches) -> None:
         self._batches = batches
-        self._thread = ThreadPoolExecutor(1) if ahead else None
+        self._thread = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[tuple[Pixels, Pixels]]] | None = None
 
-    def batch(self, step: int) -> tuple[Pixels, Pixels]:
-        if self._thread is None:
-            return self._batches.batch_at(step)
+    def batch_at(self, step: int) -> tuple[Pixels, Pixels]:
+        """See PatchBatches."""
         waiting = self._next
         future = waiting[1] if waiting and waiting[0] == step else self._thread.submit(self._batches.batch_at, step)
         pair = future.result()
         self._next = (step + 1, self._thread.submit(self._batches.batch_at, step + 1))
         return pair
+
+
+def feed(batches: PatchBatches, strategy: Strategy, device: torch.device) -> PatchBatches | ResidentPool | Ahead:
+    """Where batches come from: a GPU's own memory if the decoded pictures fit there; to a CPU as they are."""
+    if device.type != "cuda":
+        return batches
+    if strategy.name != "random" and fits(batches.index, device):
+        return ResidentPool(batches, device)
+    return Ahead(batches)
 
 
 def _initial(config: dict[str, Any], init: str | None) -> RDN:
@@ -437,6 +451,19 @@ def part_size(size: int, patch: int, device: torch.device) -> int:
         return size
     parts = math.ceil(size * patch**2 / PART_PIXELS)
     return math.ceil(size / parts)
+
+
+def compile_mode(device: torch.device) -> str | None:
+    """How `torch.compile` is to be used, None for not at all: LOUPE_COMPILE, else `default` on a GPU that it serves.
+
+    Raises:
+        InputError: LOUPE_COMPILE is none of `off` and COMPILE_MODES.
+    """
+    serves = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    mode = os.environ.get("LOUPE_COMPILE") or ("default" if serves else "off")
+    if mode not in ("off", *COMPILE_MODES):
+        raise InputError(f"LOUPE_COMPILE={mode}: set it to off or one of {', '.join(COMPILE_MODES)}, or leave it out")
+    return None if mode == "off" else mode
 
 
 @contextmanager
