@@ -1,16 +1,62 @@
-"""The article's picture: input at the left, network output in the middle, bicubic enlargement at the right."""
+"""What a report shows of each picture: every version of it as a file, and the article's comparison side by side."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from loupe.imaging.metrics import luma
+from loupe.evaluation.heatmap import difference, heat_map, png, squared_error
+from loupe.evaluation.pairs import Pair
+from loupe.imaging.files import atomic_file
+from loupe.imaging.metrics import luma, luma32
 from loupe.imaging.resize import Pixels
 
+THUMBNAIL = 320  # pixels: longer side
 LARGEST = 640  # pixels: of a larger picture the most detailed window of this size is shown
 MARGIN = 12
 HEADING, SMALL = 17, 14  # text heights in pixels
+
+
+def write_views(
+    report: Path, number: int, pair: Pair, enlarged: dict[str, Pixels], scale: int, captions: tuple[str, str]
+) -> str:
+    """Write every version of one picture, and the comparison.
+
+    Args:
+        report: folder of the report; gets pictures/NUMBER/{lr,hr,sr,bicubic,heat}.png and thumb.webp, with a champion
+            champion.png and difference.png as well, and comparisons/SET/NAME.png.
+        number: of the picture; a file's name, which may be anything, never becomes part of an address in the page.
+        pair, enlarged, scale: see `score_picture`.
+        captions: what is said of the model's picture and of bicubic enlargement, see `comparison`.
+
+    Returns:
+        The folder of its pictures, relative to `report`.
+    """
+    ours, bicubic = next(iter(enlarged.values())), enlarged["bicubic"]
+    folder = f"pictures/{number:04}"
+    place = report / folder
+    place.mkdir(parents=True)
+    views = {"lr": pair.lr, "hr": pair.hr, "sr": ours, "bicubic": bicubic}
+    error = squared_error(luma32(pair.hr), luma32(ours))
+    maps = {"heat": heat_map(error)}
+    if "champion" in enlarged:
+        views["champion"] = enlarged["champion"]
+        maps["difference"] = difference(error, squared_error(luma32(pair.hr), luma32(enlarged["champion"])))
+    for name, pixels in views.items():
+        Image.fromarray(pixels).save(place / f"{name}.png", compress_level=1)  # 3 times as fast as 6, 15 % larger
+    for name, picture in maps.items():
+        (place / f"{name}.png").write_bytes(png(picture))
+    thumbnail = Image.fromarray(ours)
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2)
+    thumbnail.save(place / "thumb.webp", quality=82)
+    size = f"Input\n{pair.lr.shape[1]} x {len(pair.lr)} pixels"
+    panels = comparison(pair.lr, ours, bicubic, scale, (size, f"Network\n{captions[0]}", f"Bicubic\n{captions[1]}"))
+    path = report / "comparisons" / pair.set / pair.name
+    with atomic_file(path if path.suffix == ".png" else path.with_name(path.name + ".png")) as stream:
+        panels.save(stream, format="PNG")
+    return folder
 
 
 def comparison(lr: Pixels, sr: Pixels, bicubic: Pixels, scale: int, captions: tuple[str, str, str]) -> Image.Image:

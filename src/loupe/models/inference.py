@@ -54,12 +54,14 @@ def to_picture(output: Tensor, gray: bool) -> Pixels:
 
 
 @torch.inference_mode()
-def super_resolve(network: RDN, image: Pixels) -> Pixels:
+def super_resolve(network: RDN, image: Pixels, ensemble: bool = False) -> Pixels:
     """Enlarge one picture.
 
     Args:
         network: in evaluation mode, on any device.
         image: uint8 [H, W, 3] sRGB, or [H, W] gray; any size from 1 x 1.
+        ensemble: average the outputs for all eight mirrorings and quarter turns of the picture: a little better, eight
+            times as slow (Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", 2017).
 
     Returns:
         uint8 of the same kind, [H * scale, W * scale(, 3)]. Gray goes through the network as three equal channels and
@@ -71,7 +73,18 @@ def super_resolve(network: RDN, image: Pixels) -> Pixels:
     gray = image.ndim == 2
     rgb = np.repeat(image[..., None], 3, axis=2) if gray else image
     device = next(network.parameters()).device
-    output = network(to_tensor(np.ascontiguousarray(rgb)[None], device))
+    picture = to_tensor(np.ascontiguousarray(rgb)[None], device)
+    output = _mean_of_turns(network, picture) if ensemble else network(picture)
     if not torch.isfinite(output).all():
         raise ValueError("the network gave values that are no numbers; its weights are damaged")
     return to_picture(output, gray)
+
+
+def _mean_of_turns(network: RDN, picture: Tensor) -> Tensor:
+    def one(quarters: int, mirrored: bool) -> Tensor:
+        turned = torch.rot90(picture.flip(3) if mirrored else picture, quarters, (2, 3))
+        back = torch.rot90(network(turned), -quarters, (2, 3))
+        return back.flip(3) if mirrored else back
+
+    outputs = (one(quarters, mirrored) for quarters in range(4) for mirrored in (False, True))
+    return sum(outputs, torch.zeros((), device=picture.device)) / 8
