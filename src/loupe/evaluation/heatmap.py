@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 # which a square root leaves black and a fourth root makes violet.
 TOP = 1600.0  # grey levels squared
 ROOT = 4
-DIFFERENCE_TOP = 10.0  # grey levels: two good networks rarely differ by more
+DIFFERENCE_TOP = 10.0  # grey levels: RDN and bicubic differ by more at edges only; JPEG noise of 2 is still pink
 
 # Stops of matplotlib's magma (perceptually even, by van der Walt and Smith) and of RdBu, turned (ColorBrewer 2, by
 # Brewer and others, safe for the colour-blind): written down, so that drawing needs no matplotlib. Between two stops
