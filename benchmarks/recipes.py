@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from benchmarks._report import parser, publish, say
+from loupe.evaluation.methods import Method
 from loupe.evaluation.run import evaluate
 from loupe.models.inference import super_resolve
 from loupe.params import load_params
@@ -72,7 +74,7 @@ def main() -> None:
                 fabric, config, index, Recipe(**recipe), curves=folder / "c.csv", runs=folder, strategy=strategy
             )
         seconds = time.perf_counter() - start
-        report = evaluate(pairs(index), lambda lr, net=network: super_resolve(net, lr), {}, index.scale)  # type: ignore[misc]
+        report = evaluate(pairs(index), Method("model", name, index.scale, partial(super_resolve, network)))
         gains = {data_set: scores["gain_db"] for data_set, scores in report.summary["sets"].items()}
         rows.append({"name": name, "seconds": seconds, **gains})
         say(f"{name}: {', '.join(f'{key} {value:+.2f} dB' for key, value in gains.items())}")

@@ -9,16 +9,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from loupe.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from loupe.imaging.resize import Pixels
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -88,29 +83,51 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Inputs; made from the ground truth if absent.")
     ] = None,
     sr: Annotated[Path | None, typer.Option(metavar="DIR", help="Finished pictures to score.")] = None,
-    model: Annotated[Path | None, typer.Option(metavar="M", help="Model folder to run and score.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for figures and pictures.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="M", help="Model to run and score: a folder, or an ONNX file.")
+    ] = None,
+    champion: Annotated[
+        Path | None, typer.Option(metavar="M", help="Model to compare with, pixel by pixel in the report.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(metavar="M", help="Further models to compare with; may be repeated.")
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Score the model's x8 self-ensemble as well: eight times as slow.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for figures and the report page.")] = None,
     scale: Scale = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Score super-resolved pictures by the field's protocol, beside bicubic enlargement.
+    """Score super-resolved pictures by the field's protocol, beside bicubic and Lanczos enlargement.
 
     Give finished pictures (--sr) or a model to run (--model); with neither, bicubic enlargement itself is scored.
     """
+    from tqdm import tqdm
+
+    from loupe.evaluation import methods
     from loupe.evaluation.pairs import read_pairs
-    from loupe.evaluation.run import Outputs, slices_table, summary_table, to_json
+    from loupe.evaluation.run import Outputs, to_json
     from loupe.evaluation.run import evaluate as run
+    from loupe.evaluation.tables import slices_table, summary_table
 
     if sr and model:
         raise InputError("--sr and --model exclude each other: pictures are either there or to be made")
-    facts, enlarge, scale = _candidate(sr, model, scale)
-    outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "pictures") if out else None
+    if ensemble and (not model or model.suffix == ".onnx"):
+        raise InputError("--ensemble needs a network: give its folder as --model")
+    given = methods.finished(sr, scale) if sr else methods.bicubic(scale, "model")
+    scored = methods.stored(model) if model else given
+    others = methods.compared_with(scored, champion, against, model if ensemble else None)
+    outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report") if out else None
     unread: list[str] = []
-    report = run(read_pairs(hr, lr, sr, scale, unread.append), enlarge, facts, scale, outputs)
+    pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, unread.append), unit="picture", disable=not sys.stderr.isatty())
+    report = run(pairs, scored, others, outputs)
     if not report.rows:
         raise InputError("\n".join([*unread, *report.failures, "nothing could be scored"]))
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"
     typer.echo(to_json(report.summary).rstrip() if as_json else tables)
+    if outputs and not as_json:
+        typer.echo(f"\nlook at {outputs.report / 'index.html'}")
     for failure in (failures := unread + report.failures):
         typer.echo(failure, err=True)
     raise typer.Exit(1 if failures else 0)
@@ -150,27 +167,6 @@ def bench(
     if name not in names:
         raise InputError(f"no benchmark {name!r}; there are {', '.join(names)}")
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *(arguments or [])]))
-
-
-def _candidate(
-    sr: Path | None, model: Path | None, scale: int
-) -> tuple[dict[str, object], Callable[[Pixels], Pixels], int]:
-    """What is scored: facts about it, how it enlarges an input, and its scale."""
-    if model:
-        from loupe.models.inference import choose_device, super_resolve
-        from loupe.models.weights import describe, load_network
-
-        network = load_network(model).to(choose_device())
-        return describe(model), lambda pixels: super_resolve(network, pixels), network.scale
-    if sr:
-        return {"label": sr.name, "folder": str(sr)}, _bicubic(scale), scale  # never asked: every pair has its sr
-    return {"label": "bicubic"}, _bicubic(scale), scale
-
-
-def _bicubic(scale: int) -> Callable[[Pixels], Pixels]:
-    from loupe.imaging.resize import upscale
-
-    return lambda pixels: upscale(pixels, scale)
 
 
 def main() -> None:

@@ -129,6 +129,14 @@ class Train:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Evaluation:
+    """What the trained network is compared with, beside bicubic and Lanczos enlargement."""
+
+    champion: str | None
+    ensemble: bool
+
+
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
 
@@ -139,6 +147,7 @@ class Params:
     degradations: Degradations
     model: Model
     train: Train
+    evaluation: Evaluation
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -53,7 +53,7 @@ def test_every_mismatch_is_named_and_the_others_are_scored(tmp_path: Path) -> No
         write_png(hr / f"{name}.png", picture(1, 41, 40) if name == "odd" else picture(1, 40, 40))
         write_png(lr / f"{name}x2.png", picture(1, 20, 20))
         write_png(sr / f"{name}.png", picture(2, 41, 40) if name == "odd" else picture(2, 40, 40))
-    (sr / "lonely.png").unlink()
+    (sr / "lonely.png").rename(sr / "stranger.png")
     write_png(sr / "size.png", picture(2, 38, 40))
     write_png(sr / "gray.png", picture(2, 40, 40)[..., 0])
     (hr / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
@@ -67,7 +67,8 @@ def test_every_mismatch_is_named_and_the_others_are_scored(tmp_path: Path) -> No
     assert "sr/gray.png: gray, but hr/gray.png is colour" in text
     assert "hr/torn.png: refused" in text
     assert "hr/dot.png: no counterpart in lr" in text
-    assert len(failures) == 5
+    assert "sr/stranger.png: no ground truth of this name in hr" in text
+    assert len(failures) == 6
     _, failures = read(hr)
     assert any("dot.png: an image of 1 x 1 pixels is too small" in line for line in failures)
 

@@ -1,6 +1,8 @@
 """Scores of whole sets, checked on pictures whose scores are known."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from PIL import Image
 from tests.conftest import picture
 
+from loupe.evaluation.methods import Method, bicubic
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.pictures import LARGEST, comparison, detailed_window
-from loupe.evaluation.run import Outputs, evaluate, slices_table, summary_table
+from loupe.evaluation.run import Outputs, evaluate
+from loupe.evaluation.tables import slices_table, summary_table
 from loupe.imaging.resize import Pixels, downscale, upscale
 
 
@@ -21,13 +25,18 @@ def pair(name: str, error: int, seed: int = 1, folder: str = "photos") -> Pair:
     return Pair(folder, name, hr, downscale(hr), (hr + error).astype(np.uint8))
 
 
+def named(label: str) -> Method:
+    """Bicubic enlargement under another name: for pairs that are finished."""
+    return dataclasses.replace(bicubic(2, "model"), label=label)
+
+
 def outputs(folder: Path) -> Outputs:
-    return Outputs(folder / "evaluate.json", folder / "per_image.csv", folder / "pictures")
+    return Outputs(folder / "evaluate.json", folder / "per_image.csv", folder / "report")
 
 
 def test_means_gains_and_files(tmp_path: Path) -> None:
     pairs = [pair("a.png", 5), pair("deep/b.jpg", 10, 2), pair("c.png", 1, 3, "products")]
-    report = evaluate(pairs, upscale, {"label": "known"}, 2, outputs(tmp_path))
+    report = evaluate(pairs, named("known"), outputs=outputs(tmp_path))
     photos, products = report.summary["sets"]["photos"], report.summary["sets"]["products"]
     expected = [20 * np.log10(255 / error) for error in (5, 10)]
     assert photos["n"] == 2
@@ -38,8 +47,10 @@ def test_means_gains_and_files(tmp_path: Path) -> None:
     rows = pd.read_csv(tmp_path / "per_image.csv")
     assert rows["image"].tolist() == ["a.png", "deep/b.jpg", "c.png"]
     assert rows["psnr_y"].tolist() == pytest.approx([*expected, 20 * np.log10(255)])
-    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("pictures/**/*.png"))
-    assert found == ["pictures/photos/a.png", "pictures/photos/deep/b.jpg.png", "pictures/products/c.png"]
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("comparisons/**/*.png"))
+    assert found == [
+        f"report/comparisons/{name}" for name in ("photos/a.png", "photos/deep/b.jpg.png", "products/c.png")
+    ]
     table = summary_table(report.summary)
     assert f"{np.mean(expected):.2f}" in table
     assert "products" in table
@@ -51,7 +62,7 @@ def test_errors_are_told_apart_by_kind_of_pixel() -> None:
     hr[:, 32:] = 200
     sr = hr.copy()
     sr[:, :16] += 2
-    report = evaluate([Pair("s", "a", hr, downscale(hr), sr)], upscale, {"label": "known"}, 2)
+    report = evaluate([Pair("s", "a", hr, downscale(hr), sr)], named("known"))
     scores = report.summary["sets"]["s"]
     kinds = scores["slices"]
     assert set(kinds) == {"flat", "text", "edge", "texture"}
@@ -71,12 +82,12 @@ def test_errors_are_told_apart_by_kind_of_pixel() -> None:
 
 def test_intervals_need_two_pictures_and_hold_the_mean() -> None:
     three = [pair("a.png", 5), pair("b.png", 10, 2), pair("c.png", 7, 3)]
-    report = evaluate(three, upscale, {"label": "known"}, 2)
+    report = evaluate(three, named("known"))
     scores = report.summary["sets"]["photos"]
     low, high = scores["interval_95"]["psnr_y"]
     assert 20 * np.log10(255 / 10) <= low < scores["psnr_y"] < high <= 20 * np.log10(255 / 5)
     assert f"{scores['interval_95']['gain_db'][0]:+.2f} to" in summary_table(report.summary)
-    alone = evaluate(three[:1], upscale, {"label": "known"}, 2)
+    alone = evaluate(three[:1], named("known"))
     assert alone.summary["sets"]["photos"]["interval_95"]["gain_db"] is None
 
 
@@ -85,9 +96,7 @@ def test_consistency_is_that_of_the_downscaled_picture() -> None:
     lr = downscale(hr)
     report = evaluate(
         [Pair("s", "same", hr, lr, hr), Pair("s", "off", hr, lr, np.bitwise_xor(hr, np.uint8(1)))],
-        upscale,
-        {"label": "known"},
-        2,
+        named("known"),
     )
     same, off = report.rows
     assert same["consistency_db"] == np.inf
@@ -97,7 +106,7 @@ def test_consistency_is_that_of_the_downscaled_picture() -> None:
 def test_threads_keep_the_order_of_pictures() -> None:
     many = [pair(f"{number}.png", 1 + number % 9, number) for number in range(12)]
     many[4] = Pair("photos", "4.png", many[4].hr, many[4].lr, many[4].hr[:-2])
-    report = evaluate(many, upscale, {"label": "known"}, 2)
+    report = evaluate(many, named("known"))
     assert [row["image"] for row in report.rows] == [f"{number}.png" for number in range(12) if number != 4]
     assert len(report.failures) == 1
     assert report.failures[0].startswith("photos/4.png: cannot compare")
@@ -105,7 +114,7 @@ def test_threads_keep_the_order_of_pictures() -> None:
 
 def test_bicubic_gains_nothing_over_itself() -> None:
     hr = picture(1, 40, 40)
-    report = evaluate([Pair("s", "a", hr, downscale(hr))], upscale, {"label": "bicubic"}, 2)
+    report = evaluate([Pair("s", "a", hr, downscale(hr))], named("bicubic"))
     scores = report.summary["sets"]["s"]
     assert scores["gain_db"] == 0
     assert scores["ssim_y"] == scores["bicubic"]["ssim_y"] < 1
@@ -118,22 +127,23 @@ def test_a_failing_picture_does_not_stop_the_others() -> None:
         return upscale(pixels)
 
     good, bad = picture(1, 40, 40), np.full((40, 40, 3), 7, np.uint8)
-    tiny = picture(2, 4, 4)
+    tiny = picture(2, 14, 40)  # 10 rows after the border: no SSIM window fits
     pairs = [Pair("s", name, hr, downscale(hr)) for name, hr in (("bad", bad), ("tiny", tiny), ("good", good))]
-    report = evaluate(pairs, enlarge, {"label": "x"}, 2)
+    report = evaluate(pairs, Method("model", "x", 2, enlarge))
     assert [row["image"] for row in report.rows] == ["good"]
-    assert report.failures[0] == "s/bad: broken"
-    assert "s/tiny: an image of 4 x 4 pixels is too small to score" in report.failures[1]
+    assert report.failures[0] == "s/bad: x: broken"
+    assert report.failures[1].startswith("s/tiny: an image of 40 x 14 pixels is too small to score")
 
 
-def test_undefined_scores_are_null_in_json(tmp_path: Path) -> None:
-    hr = picture(1, 12, 12)  # 8 x 8 after the border: no SSIM window fits
-    report = evaluate([Pair("s", "a.png", hr, downscale(hr), hr)], upscale, {"label": "same"}, 2, outputs(tmp_path))
+def test_infinite_scores_are_null_in_json(tmp_path: Path) -> None:
+    hr = picture(1, 24, 24)
+    pairs = [Pair("s", "a.png", hr, downscale(hr), hr)]
+    report = evaluate(pairs, named("same"), outputs=outputs(tmp_path))
     assert report.rows[0]["psnr_y"] == float("inf")
     written = json.loads((tmp_path / "evaluate.json").read_text())["sets"]["s"]
     assert written["psnr_y"] is None
-    assert written["ssim_y"] is None
-    assert "NaN" not in (tmp_path / "evaluate.json").read_text()
+    assert written["ssim_y"] == 1
+    assert not re.search("NaN|Infinity", (tmp_path / "evaluate.json").read_text())
 
 
 def test_the_picture_shows_input_output_and_bicubic() -> None:

@@ -68,13 +68,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 @pytest.mark.skipif(not BENCHMARKS, reason="LOUPE_BENCHMARKS names no folder with Set5 and Set14")
 @pytest.mark.parametrize(("dataset", "expected"), [("Set5", 33.67), ("Set14", 30.23)])
 def test_bicubic_from_the_official_images(dataset: str, expected: float) -> None:
+    from loupe.evaluation.methods import bicubic
     from loupe.evaluation.pairs import read_pairs
     from loupe.evaluation.run import evaluate
-    from loupe.imaging.resize import upscale
 
     folder = Path(str(BENCHMARKS)) / dataset
     pairs = read_pairs(folder / "HR", folder / "LR_bicubic" / "X2", None, 2, pytest.fail)
-    report = evaluate(pairs, upscale, {"label": "bicubic"}, 2)
+    report = evaluate(pairs, bicubic(2, "model"))
     scores = report.summary["sets"][dataset]
     assert scores["psnr_y"] == pytest.approx(expected, abs=0.005)
     assert scores["gain_db"] == 0
@@ -82,13 +82,13 @@ def test_bicubic_from_the_official_images(dataset: str, expected: float) -> None
 
 @pytest.mark.skipif(not BENCHMARKS, reason="LOUPE_BENCHMARKS names no folder with Set5 and Set14")
 def test_the_rdn_authors_pictures_score_as_published() -> None:
+    from loupe.evaluation.methods import finished
     from loupe.evaluation.pairs import read_pairs
     from loupe.evaluation.run import evaluate
-    from loupe.imaging.resize import upscale
 
     folder = Path(str(BENCHMARKS)) / "Set5"
     pairs = read_pairs(folder / "HR", None, folder / "published_RDN_x2", 2, pytest.fail)
-    scores = evaluate(pairs, upscale, {"label": "published"}, 2).summary["sets"]["Set5"]
+    scores = evaluate(pairs, finished(Path("published"), 2)).summary["sets"]["Set5"]
     assert scores["n"] == 5
     assert scores["psnr_y"] == pytest.approx(38.24, abs=0.005)
     assert scores["ssim_y"] == pytest.approx(0.9614, abs=0.00005)

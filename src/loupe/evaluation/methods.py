@@ -32,9 +32,9 @@ class Method:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def bicubic(scale: int) -> Method:
+def bicubic(scale: int, key: str = "bicubic") -> Method:
     """MATLAB's, the usual baseline; the article's column from a drawing program."""
-    return Method("bicubic", "bicubic", scale, lambda pixels: upscale(pixels, scale))
+    return Method(key, "bicubic", scale, lambda pixels: upscale(pixels, scale))
 
 
 def lanczos(scale: int) -> Method:
@@ -46,6 +46,11 @@ def lanczos(scale: int) -> Method:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
     return Method("lanczos", "Lanczos", scale, enlarge)
+
+
+def usual(scale: int) -> list[Method]:
+    """What every model is compared with."""
+    return [bicubic(scale), lanczos(scale)]
 
 
 def finished(folder: Path, scale: int) -> Method:
@@ -81,20 +86,22 @@ def stored(path: Path, key: str = "model", ensemble: bool = False) -> Method:
 def compared_with(
     model: Method, champion: Path | None = None, others: list[Path] | None = None, ensemble: Path | None = None
 ) -> list[Method]:
-    """What `model` is scored beside, in the order of the table.
+    """What `model` is scored beside, apart from the `usual`, in the order of the table.
 
-    Bicubic and Lanczos always; the champion; other models under their file's name; the model's own self-ensemble.
+    Args:
+        model: what is scored.
+        champion: the model in production.
+        others: further models, known by their file's name.
+        ensemble: the model's own folder, to score its self-ensemble.
 
     Raises:
-        InputError: one has another scale, or two have the same name.
+        InputError: one is no model, has another scale, or two have the same name.
     """
-    methods = [bicubic(model.scale), lanczos(model.scale)]
-    if champion:
-        methods.append(stored(champion, "champion"))
+    methods = [stored(champion, "champion")] if champion else []
     methods += [stored(path, _key(path)) for path in others or []]
     if ensemble:
         methods.append(stored(ensemble, "ensemble", ensemble=True))
-    keys = [model.key, *(method.key for method in methods)]
+    keys = [method.key for method in (model, *usual(model.scale), *methods)]
     for method in methods:
         if method.scale != model.scale:
             raise InputError(f"{method.label} enlarges {method.scale} times, {model.label} {model.scale} times")

@@ -78,6 +78,9 @@ def read_pairs(
     lr_files, sr_files = (
         match_files(files, find_images(folder), folder) if folder else {} for folder in (lr_folder, sr_folder)
     )
+    for folder, matched in ((lr_folder, lr_files), (sr_folder, sr_files)):
+        for other in sorted({*find_images(folder)} - {*matched.values()} if folder else ()):
+            fail(f"{other}: no ground truth of this name in {hr_folder}")
     for path in files:
         try:
             hr = read_image(path).pixels

@@ -17,7 +17,7 @@ from loupe.evaluation.slices import KINDS, Kinds
 from loupe.imaging.metrics import shave
 from loupe.imaging.resize import Pixels
 
-SIDE = 96  # pixels: what training cuts, and large enough for a person to see what is on it
+SIDE = 96  # pixels: small enough to be of one kind, large enough for a person to see what is on it
 WHITE = 250  # grey levels in every channel: a packshot's background, with compression noise
 
 # A patch may stand among the best if it shows this much. Chosen by looking at the best patches of photographs and
@@ -32,8 +32,8 @@ PER_PICTURE = 2  # patches of one picture in a list, else one hard picture fills
 FREQUENCIES = 8  # a side, the lowest: 64 bits
 STILL = 0.5  # grey levels: frequencies of a smaller amplitude are noise, and no sign of another patch
 
-# Ends of the curve's bins, grey levels per pixel: of the project's pictures no patch lies above (63 is the highest), and
-# half of the product shots' below: empty background.
+# Ends of the curve's bins, grey levels per pixel. Of the project's photographs and product shots no patch lies above
+# (63 is the highest); nearly half lie below: empty background.
 LOWEST, HIGHEST = 0.25, 64.0
 BINS = 16  # two an octave
 PERCENT = (10, 50, 90)  # quantiles of the curve

@@ -25,17 +25,16 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from loupe.evaluation.heatmap import difference_bar, error_bar, squared_error
-from loupe.evaluation.methods import Method, bicubic, lanczos
+from loupe.evaluation.methods import Method, usual
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.pictures import write_views
 from loupe.evaluation.ranking import complexity_curve, patch_scores, select
 from loupe.evaluation.slices import KINDS, errors_by_kind, kinds_of
 from loupe.evaluation.summary import decibels, gain, means
 from loupe.imaging.files import atomic_file, atomic_folder
-from loupe.imaging.metrics import luma32, psnr, score, shave
+from loupe.imaging.metrics import SSIM_WINDOW, luma32, psnr, score, shave
 from loupe.imaging.resize import Pixels, downscale
 from loupe.threads import in_order
-
 
 PATCHES_SHOWN = 12  # of the best, and of the worst
 
@@ -82,8 +81,7 @@ def evaluate(
         The report; data sets and pictures in the order in which they came.
     """
     report = Report()
-    methods = [bicubic(model.scale), lanczos(model.scale), *others]
-    labels = {method.key: method.label for method in methods}
+    labels = {method.key: method.label for method in (*usual(model.scale), *others)}
     with nullcontext() if outputs is None else atomic_folder(outputs.report) as folder:
         scored = []
         for found in _score_all(pairs, model, others, folder):
@@ -142,6 +140,12 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
         ValueError: a picture does not fit the ground truth, or nothing is left after cutting the border.
     """
     first, *_ = enlarged
+    if min(pair.hr.shape[:2]) - 2 * scale < SSIM_WINDOW:
+        height, width = pair.hr.shape[:2]
+        raise ValueError(
+            f"an image of {width} x {height} pixels is too small to score: {scale} are cut at each side, and "
+            f"SSIM takes {SSIM_WINDOW} x {SSIM_WINDOW}"
+        )
     row: dict[str, Any] = {"set": pair.set, "image": pair.name, "height": len(pair.hr), "width": pair.hr.shape[1]}
     for key, image in enlarged.items():
         prefix = "" if key == first else f"{key}_"
@@ -168,8 +172,6 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
 def _score_all(
     pairs: Iterable[Pair], model: Method, others: Sequence[Method], folder: Path | None
 ) -> Iterator[Scored | str]:
-    simple = (bicubic(model.scale), lanczos(model.scale))
-
     def networks() -> Iterator[tuple[int, Pair, dict[str, Pixels] | str]]:
         for number, pair in enumerate(pairs, start=1):
             made: dict[str, Pixels] = {}
@@ -189,7 +191,11 @@ def _score_all(
             return made
         try:
             (key, ours), *rest = made.items()
-            enlarged = {key: ours, **{method.key: method.enlarge(pair.lr) for method in simple}, **dict(rest)}
+            enlarged = {
+                key: ours,
+                **{method.key: method.enlarge(pair.lr) for method in usual(model.scale)},
+                **dict(rest),
+            }
             scored = score_picture(pair, enlarged, model.scale)
             if folder is not None:
                 scored.row["folder"] = write_views(folder, number, pair, enlarged, model.scale, _captions(scored.row))

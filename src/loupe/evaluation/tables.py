@@ -25,14 +25,15 @@ def slices_table(summary: dict[str, Any]) -> str:
     """PSNR-Y by kind of pixel of every set, of the model and of what it was compared with."""
     keys = summary["methods"]
     rows = [
-        (name, kind, f"{found['share']:.0%}", f"{found['psnr_y']:.2f}")
-        + tuple(f"{scores['others'][key]['slices'][kind]:.2f}" for key in keys)
+        (name, kind, f"{found['share']:.0%}", *(f"{psnr:.2f}" for psnr in (found["psnr_y"], *theirs)))
         for name, scores in summary["sets"].items()
         for kind, found in scores["slices"].items()
         if found["share"]
+        for theirs in [[scores["others"][key]["slices"][kind] for key in keys]]
     ]
     headers = ("set", "pixels", "share", f"PSNR-Y dB\n{summary['model']['label']}", *keys.values())
-    return str(tabulate(rows, headers=headers, disable_numparse=True, colalign=("left", "left", *["right"] * (2 + len(keys)))))
+    aligned = ("left", "left", *["right"] * (2 + len(keys)))
+    return str(tabulate(rows, headers=headers, disable_numparse=True, colalign=aligned))
 
 
 def _figures(scores: dict[str, Any]) -> tuple[str, str, str]:

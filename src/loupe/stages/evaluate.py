@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loupe.errors import InputError
+from loupe.evaluation.methods import compared_with, stored
 from loupe.evaluation.pairs import Pair
-from loupe.evaluation.run import Outputs, evaluate, slices_table, summary_table
-from loupe.models.inference import choose_device, super_resolve
-from loupe.models.weights import describe, load_network
+from loupe.evaluation.run import Outputs, evaluate
+from loupe.evaluation.tables import slices_table, summary_table
+from loupe.params import load_params
 from loupe.patches.index import PatchIndex
 from loupe.stages.running import stage
 
@@ -18,7 +19,7 @@ INDEX = Path("index")
 OUTPUTS = Outputs(
     summary=Path("metrics/evaluate.json"),
     per_image=Path("metrics/per_image.csv"),
-    pictures=Path("reports/evaluation"),
+    report=Path("reports/evaluation"),
 )
 
 
@@ -34,11 +35,11 @@ def pairs(index: PatchIndex) -> Iterator[Pair]:
 @stage
 def main() -> None:
     """Score, draw, and print the table."""
-    network = load_network(MODEL).to(choose_device())
-    index = PatchIndex(INDEX)
-    report = evaluate(
-        pairs(index), lambda pixels: super_resolve(network, pixels), describe(MODEL), index.scale, OUTPUTS
-    )
+    chosen = load_params().evaluation
+    model = stored(MODEL)
+    champion = Path(chosen.champion) if chosen.champion else None
+    others = compared_with(model, champion, ensemble=MODEL if chosen.ensemble else None)
+    report = evaluate(pairs(PatchIndex(INDEX)), model, others, OUTPUTS)
     print(summary_table(report.summary), slices_table(report.summary), sep="\n\n")
     if report.failures:
         raise InputError("; ".join(report.failures))

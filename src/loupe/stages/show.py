@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from loupe.errors import InputError
-from loupe.evaluation.run import slices_table, summary_table
+from loupe.evaluation.tables import slices_table, summary_table
 from loupe.stages.evaluate import OUTPUTS
 from loupe.stages.running import stage
 
@@ -17,7 +17,7 @@ def main() -> None:
         raise InputError(f"{OUTPUTS.summary}: not there yet; run `dvc repro`")
     summary = json.loads(OUTPUTS.summary.read_text())
     print(summary_table(summary), slices_table(summary), sep="\n\n")
-    print(f"\ninput | network | bicubic, picture by picture: {OUTPUTS.pictures}/")
+    print(f"\nlook at {OUTPUTS.report / 'index.html'}: every picture under a magnifying glass, best and worst patches")
 
 
 if __name__ == "__main__":
