@@ -162,6 +162,14 @@ def test_switching_one_step_on_leaves_the_draws_of_the_others() -> None:
         assert replace(without, blur_sigma=None) == sharper
 
 
+def test_colour_of_a_narrow_part_is_enlarged_as_in_the_whole_picture() -> None:
+    hr, drawn = picture(24, 136), Settings(jpeg_quality=1, jpeg_subsampling="4:2:0")
+    whole = apply(hr, 4, drawn, rng(0))
+    for left in range(28, 34):  # up to the right border, just behind a block's
+        part = (slice(0, 2), slice(left, 34))
+        np.testing.assert_array_equal(apply(hr, 4, drawn, rng(0), part), whole[part])
+
+
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_part_is_that_part_of_the_whole_picture(data: st.DataObject) -> None:

@@ -12,7 +12,9 @@ from tests.conftest import picture
 from loupe.models.onnx import OnnxModel
 from loupe.models.weights import ModelError
 
-FLOATS, BYTES = ["n", 3, "h", "w"], ["n", "h", "w", 3]
+Shape = list[str | int | None]
+FLOATS: Shape = ["n", 3, "h", "w"]
+BYTES: Shape = ["n", "h", "w", 3]
 AXES: dict[str, Sequence[float]] = {"float": (1, 1, 2, 2), "uint8": (1, 2, 2, 1)}
 REPEATING = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 

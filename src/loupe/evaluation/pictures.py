@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,9 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from loupe.evaluation.heatmap import difference, heat_map, png, squared_error
 from loupe.evaluation.pairs import Pair
 from loupe.imaging.files import atomic_file
-from loupe.imaging.metrics import luma, luma32
+from loupe.imaging.metrics import luma32
 from loupe.imaging.resize import Pixels
 
+# Twice as fast as the fastest PNG, and a quarter smaller; every pixel as it is.
+LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0, "exact": True}
 THUMBNAIL = 320  # pixels: longer side
 LARGEST = 640  # pixels: of a larger picture the most detailed window of this size is shown
 MARGIN = 12
@@ -25,8 +28,8 @@ def write_views(
     """Write every version of one picture, and the comparison.
 
     Args:
-        report: folder of the report; gets pictures/NUMBER/{lr,hr,sr,bicubic,heat}.png and thumb.webp, with a champion
-            champion.png and difference.png as well, and comparisons/SET/NAME.png.
+        report: folder of the report; gets pictures/NUMBER/ with lr, hr, sr, bicubic and thumb as .webp and heat.png,
+            with a champion champion.webp and difference.png as well; and comparisons/SET/NAME.png.
         number: of the picture; a file's name, which may be anything, never becomes part of an address in the page.
         pair, enlarged, scale: see `score_picture`.
         captions: what is said of the model's picture and of bicubic enlargement, see `comparison`.
@@ -45,7 +48,7 @@ def write_views(
         views["champion"] = enlarged["champion"]
         maps["difference"] = difference(error, squared_error(luma32(pair.hr), luma32(enlarged["champion"])))
     for name, pixels in views.items():
-        Image.fromarray(pixels).save(place / f"{name}.png", compress_level=1)  # 3 times as fast as 6, 15 % larger
+        Image.fromarray(pixels).save(place / f"{name}.webp", **LOSSLESS)
     for name, picture in maps.items():
         (place / f"{name}.png").write_bytes(png(picture))
     thumbnail = Image.fromarray(ours)
@@ -96,7 +99,10 @@ def comparison(lr: Pixels, sr: Pixels, bicubic: Pixels, scale: int, captions: tu
 
 def detailed_window(image: Pixels, largest: int) -> tuple[slice, slice]:
     """The window of at most `largest` pixels a side with the highest mean gradient of luma in uint8 [H, W(, 3)]."""
-    slope = np.hypot(*np.gradient(luma(image))) if min(image.shape[:2]) > 1 else np.zeros(image.shape[:2])
+    y = luma32(image)
+    slope = np.zeros(y.shape)
+    slope[1:] += np.abs(np.diff(y, axis=0))
+    slope[:, 1:] += np.abs(np.diff(y, axis=1))
     height, width = (min(side, largest) for side in slope.shape)
     sums = np.pad(slope, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]

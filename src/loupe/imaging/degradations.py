@@ -33,6 +33,7 @@ Subsampling: TypeAlias = Literal["4:2:0", "4:4:4"]
 Range: TypeAlias = tuple[float, float]
 
 WHOLE = (slice(None), slice(None))
+NARROWEST = 5  # pixels: of fewer libjpeg enlarges the halved colour in another way
 LIMITS = {  # what a range of `Degradation` may span, and its unit
     "blur_sigma": (0.0, 20.0, "HR pixels"),
     "shot_peak": (1.0, 1e9, "photons at level 255"),
@@ -128,6 +129,7 @@ def apply(
     _check(hr)
     hr = crop_to_multiple(hr, scale)
     block, smear = _jpeg_grid(settings.jpeg_subsampling) if settings.jpeg_quality is not None else (1, 0)
+    narrowest = NARROWEST if smear else 1
     reach = _reach(settings.blur_sigma or 0.0, scale)
     window, coded, inner = [], [], []
     for side, wanted in zip(hr.shape[:2], part, strict=True):
@@ -135,7 +137,9 @@ def apply(
         start, stop, step = wanted.indices(n)
         if start >= stop or step != 1:
             raise ValueError(f"part must be one or more whole rows or columns of {n}, not {wanted}")
-        first = max((start - smear) // block * block, 0)  # the file's blocks that decide the part ...
+        first = max(
+            min(start - smear, stop - narrowest) // block * block, 0
+        )  # the file's blocks that decide the part ...
         last = min(math.ceil((stop + smear) / block) * block, n)
         low, high = max(first - reach, 0), min(last + reach, n)  # ... and the HR that decides those, in LR pixels
         window.append(slice(low * scale, high * scale))
@@ -166,7 +170,8 @@ def margin(degradation: Degradation, scale: int) -> int:
 
     The sum of the widest blur (3 sigma), the bicubic filter (2 * scale) and the JPEG blocks that the patch is cut from:
     up to 16 LR pixels with 4:2:0, whose decoder also mixes neighbouring blocks' colour, and 7 with 4:4:4. `apply` finds
-    what it needs by itself; this is for whoever stores or sends windows instead of whole pictures.
+    what it needs by itself; this is for whoever stores or sends windows instead of whole pictures, of patches of
+    NARROWEST pixels or more.
     """
     sigma = degradation.blur_sigma[1] if degradation.blur_probability > 0 else 0.0
     block, smear = _jpeg_grid("4:2:0" if degradation.jpeg_420_share > 0 else "4:4:4")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the light install has no PyTorch, and `import torch` costs 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 KERNEL_RADIUS = 2.0  # of the cubic kernel, in samples of the coarser grid
+STRIP = 16  # rows resized at a time
 
 
 def cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -83,15 +84,7 @@ def imresize(image: Pixels, scale: float) -> Pixels:
         ValueError: `image` is not uint8 or not an image, or `scale` is not positive.
     """
     _check(image.dtype == np.uint8, image.ndim, (2, 3), scale)
-    for axis in (0, 1):
-        n_in = image.shape[axis]
-        indices, weights = resize_table(n_in, output_size(n_in, scale), scale)
-        column = (slice(None),) + (None,) * (image.ndim - axis - 1)  # broadcasts weights along `axis`
-        total = np.zeros((), np.float64)
-        for index, weight in zip(indices, weights, strict=True):
-            total = total + np.take(image, index, axis=axis) * weight[column]
-        image = np.clip(np.floor(total + 0.5), 0, 255).astype(np.uint8)
-    return image
+    return _along(_along(image, scale, 0), scale, 1)
 
 
 def imresize_tensor(images: torch.Tensor, scale: float) -> torch.Tensor:
@@ -236,6 +229,27 @@ def _to_levels(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     values += 0.5
     np.floor(values, out=values)
     return np.clip(values, 0, 255, out=values)
+
+
+def _along(image: Pixels, scale: float, axis: int) -> Pixels:
+    """Resize uint8 [H, W(, C)] along one axis, some rows at a time: what is computed of them stays in the cache."""
+    n_in = image.shape[axis]
+    n_out = output_size(n_in, scale)
+    indices, weights = resize_table(n_in, n_out, scale)
+    # float32 holds every sum exactly if weights are multiples of 1 / 2^15: pixels have 8 bits, and 24 it has
+    weights = weights.astype(np.float64 if (weights * 2**15 % 1).any() else np.float32)
+    weights = weights.reshape(*weights.shape, *(1,) * (image.ndim - 1 - axis))
+    resized = np.empty((*image.shape[:axis], n_out, *image.shape[axis + 1 :]), np.uint8)
+    for top in range(0, len(resized), STRIP):
+        rows = slice(top, top + STRIP)
+        total: npt.NDArray[np.floating] = np.zeros((), weights.dtype)
+        for index, weight in zip(indices, weights, strict=True):
+            if axis == 0:
+                total = total + image[index[rows]] * weight[rows]
+            else:
+                total = total + np.take(image[rows], index, axis=1) * weight
+        resized[rows] = _to_levels(total)
+    return resized
 
 
 def _check(is_uint8: bool, ndim: int, allowed: tuple[int, ...], scale: float) -> None:
