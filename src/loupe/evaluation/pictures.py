@@ -16,6 +16,7 @@ from loupe.imaging.resize import Pixels
 
 # Twice as fast as the fastest PNG, and a quarter smaller; every pixel as it is.
 LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0, "exact": True}
+WEBP_LIMIT = 16383  # pixels
 THUMBNAIL = 320  # pixels: longer side
 LARGEST = 640  # pixels: of a larger picture the most detailed window of this size is shown
 MARGIN = 12
@@ -36,7 +37,12 @@ def write_views(
 
     Returns:
         The folder of its pictures, relative to `report`.
+
+    Raises:
+        ValueError: it has more pixels on a side than the files can hold.
     """
+    if max(pair.hr.shape[:2]) > WEBP_LIMIT:
+        raise ValueError(f"over {WEBP_LIMIT} pixels on a side, too large for the report; score it without one")
     ours, bicubic = next(iter(enlarged.values())), enlarged["bicubic"]
     folder = f"pictures/{number:04}"
     place = report / folder
@@ -98,11 +104,11 @@ def comparison(lr: Pixels, sr: Pixels, bicubic: Pixels, scale: int, captions: tu
 
 
 def detailed_window(image: Pixels, largest: int) -> tuple[slice, slice]:
-    """The window of at most `largest` pixels a side with the highest mean gradient of luma in uint8 [H, W(, 3)]."""
-    y = luma32(image)
-    slope = np.zeros(y.shape)
-    slope[1:] += np.abs(np.diff(y, axis=0))
-    slope[:, 1:] += np.abs(np.diff(y, axis=1))
+    """The window of at most `largest` pixels a side whose luma changes most from pixel to pixel, in uint8 [H, W(, 3)]."""
+    plane = luma32(image)
+    slope = np.zeros(plane.shape)
+    slope[1:] += np.abs(np.diff(plane, axis=0))
+    slope[:, 1:] += np.abs(np.diff(plane, axis=1))
     height, width = (min(side, largest) for side in slope.shape)
     sums = np.pad(slope, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
