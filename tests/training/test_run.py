@@ -35,7 +35,7 @@ from loupe.patches.resident import pool_bytes
 from loupe.training.guard import DivergedError
 from loupe.training.losses import LOSSES
 from loupe.training.run import Ahead, Recipe, feed, part_size, prepare, train
-from loupe.training.validation import CROPS, crops, validate
+from loupe.training.validation import CROPS, GAP, crops, validate
 
 MakeIndex = Callable[..., PatchIndex]
 CONFIG = {"name": "rdn", "D": 1, "C": 2, "G": 8, "G0": 8, "scale": 2, "residual": "bicubic"}
@@ -284,8 +284,9 @@ def test_crops_are_aligned_centres(make_index: MakeIndex, monkeypatch: pytest.Mo
     pictures = crops(network, index)
     assert len(pictures) == CROPS
     first = pictures["photos/3.png"]
-    assert first.shape == (24, 72, 3)
-    np.testing.assert_array_equal(first[:, 48:], index.hr(3)[24:48, 32:56])
+    assert first.shape == (24, 72 + 2 * GAP, 3)
+    assert (first[:, 24 : 24 + GAP] == 255).all()
+    np.testing.assert_array_equal(first[:, -24:], index.hr(3)[24:48, 32:56])
 
 
 def test_machine_facts_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from loupe.models.inference import to_picture, to_pixels, to_tensor
 from loupe.patches.index import PatchIndex
 
 CROPS = 4  # pictures that are shown
+GAP = 4  # pixels between the versions of a crop
 CROP = 64  # low-resolution pixels a side of a crop
 
 
@@ -43,7 +44,7 @@ def validate(
 def crops(network: nn.Module, index: PatchIndex) -> dict[str, Pixels]:
     """Centres of a few validation pictures, evenly chosen, by name: bicubic, network, original side by side.
 
-    Each is uint8 [H, 3 W, 3], of the high resolution.
+    Each is uint8 [H, 3 W + 2 GAP, 3], of the high resolution, with white between them.
     """
     device = next(network.parameters()).device
     valid = [number for number, row in enumerate(index.images) if row.split == "valid"]
@@ -58,5 +59,6 @@ def crops(network: nn.Module, index: PatchIndex) -> dict[str, Pixels]:
         enlarged = Image.fromarray(low).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
         sr = to_pixels(network(to_tensor(low[None], device)))[0]
         row = index.images[number]
-        pictures[f"{row.set}/{row.name}"] = np.concatenate([np.asarray(enlarged), sr, high], axis=1)
+        white = np.full((height * scale, GAP, 3), 255, np.uint8)
+        pictures[f"{row.set}/{row.name}"] = np.concatenate([np.asarray(enlarged), white, sr, white, high], axis=1)
     return pictures
