@@ -74,7 +74,9 @@ def test_evaluate_prints_a_table_or_json_and_writes_files(folder: Path) -> None:
     done = loupe("evaluate", "--hr", folder / "hr", "--out", folder / "out")
     assert done.returncode == 0, done.stderr
     assert "PSNR-Y" in done.stdout
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["evaluate.json", "per_image.csv", "pictures"]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["evaluate.json", "per_image.csv", "report"]
+    assert f"look at {folder}/out/report/index.html" in done.stdout
+    assert (folder / "out" / "report" / "index.html").exists()
     done = loupe("evaluate", "--hr", folder / "hr", "--json")
     scores = json.loads(done.stdout)["sets"][folder.name]
     assert scores["n"] == 2

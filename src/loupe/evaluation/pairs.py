@@ -85,7 +85,9 @@ def read_pairs(
         try:
             hr = read_image(path).pixels
             lr = _counterpart(path, lr_files, lr_folder, hr) if lr_folder else downscale(hr, scale)
-            pair = Pair(set_name(hr_folder), path.relative_to(hr_folder).as_posix(), *_fit(path, hr, lr, scale))
+            name = path.relative_to(hr_folder).as_posix()
+            name = name.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no text
+            pair = Pair(set_name(hr_folder), name, *_fit(path, hr, lr, scale))
             if sr_folder:
                 sr = _counterpart(path, sr_files, sr_folder, hr)
                 pair = replace(pair, sr=_crop_like(path, sr, pair.hr))

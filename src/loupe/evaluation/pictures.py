@@ -16,6 +16,7 @@ from loupe.imaging.resize import Pixels
 
 # Twice as fast as the fastest PNG, and a quarter smaller; every pixel as it is.
 LOSSLESS: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0, "exact": True}
+MAPS = ("heat", "difference")
 WEBP_LIMIT = 16383  # pixels
 THUMBNAIL = 320  # pixels: longer side
 LARGEST = 640  # pixels: of a larger picture the most detailed window of this size is shown
@@ -54,9 +55,9 @@ def write_views(
         views["champion"] = enlarged["champion"]
         maps["difference"] = difference(error, squared_error(luma32(pair.hr), luma32(enlarged["champion"])))
     for name, pixels in views.items():
-        Image.fromarray(pixels).save(place / f"{name}.webp", **LOSSLESS)
+        Image.fromarray(pixels).save(place / file_of(name), **LOSSLESS)
     for name, picture in maps.items():
-        (place / f"{name}.png").write_bytes(png(picture))
+        (place / file_of(name)).write_bytes(png(picture))
     thumbnail = Image.fromarray(ours)
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2)
     thumbnail.save(place / "thumb.webp", quality=82)
@@ -66,6 +67,11 @@ def write_views(
     with atomic_file(path if path.suffix == ".png" else path.with_name(path.name + ".png")) as stream:
         panels.save(stream, format="PNG")
     return folder
+
+
+def file_of(view: str) -> str:
+    """The name of the file that holds a view: maps have a palette, which PNG keeps small."""
+    return f"{view}.png" if view in MAPS else f"{view}.webp"
 
 
 def comparison(lr: Pixels, sr: Pixels, bicubic: Pixels, scale: int, captions: tuple[str, str, str]) -> Image.Image:
@@ -104,12 +110,12 @@ def comparison(lr: Pixels, sr: Pixels, bicubic: Pixels, scale: int, captions: tu
 
 
 def detailed_window(image: Pixels, largest: int) -> tuple[slice, slice]:
-    """The window of at most `largest` pixels a side whose luma changes most from pixel to pixel, in uint8 [H, W(, 3)]."""
+    """The window of at most `largest` pixels a side in which luma changes most, of uint8 [H, W(, 3)]."""
     plane = luma32(image)
-    slope = np.zeros(plane.shape)
+    slope = np.zeros(plane.shape, np.float64)
     slope[1:] += np.abs(np.diff(plane, axis=0))
     slope[:, 1:] += np.abs(np.diff(plane, axis=1))
-    height, width = (min(side, largest) for side in slope.shape)
+    height, width = (min(side, largest) for side in plane.shape)
     sums = np.pad(slope, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     y, x = (int(place) for place in np.unravel_index(windows.argmax(), windows.shape))

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from loupe.errors import InputError
 from loupe.evaluation.heatmap import difference_bar, error_bar, squared_error
 from loupe.evaluation.methods import Method, usual
 from loupe.evaluation.pairs import Pair
@@ -79,8 +81,13 @@ def evaluate(
 
     Returns:
         The report; data sets and pictures in the order in which they came.
+
+    Raises:
+        InputError: a report is wanted, but what draws it is not installed.
     """
     report = Report()
+    if outputs is not None:
+        _check_installed()
     labels = {method.key: method.label for method in (*usual(model.scale), *others)}
     with nullcontext() if outputs is None else atomic_folder(outputs.report) as folder:
         scored = []
@@ -103,7 +110,8 @@ def evaluate(
             by_kind = np.stack([one.by_kind for one in scored])
             report.summary["sets"] = means(pd.DataFrame(report.rows), by_kind, list(labels))
             if folder is not None:
-                _write_report(folder, report, pd.concat([one.patches for one in scored], ignore_index=True))
+                patches = pd.concat([one.patches for one in scored], ignore_index=True)
+                _write_report(folder, report, patches, "champion" in labels)
     if outputs is not None:
         with atomic_file(outputs.per_image) as stream:
             pd.DataFrame(report.rows).to_csv(stream, index=False, float_format="%.6f")
@@ -210,6 +218,13 @@ def _score_all(
         yield from in_order(outcome, networks(), workers, ahead=workers)
 
 
+def _check_installed() -> None:
+    """The light install scores, but draws no report."""
+    missing = [name for name in ("jinja2", "matplotlib", "pyarrow") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"a report needs {', '.join(missing)}: pip install 'loupe[pipeline]', or leave --out away")
+
+
 def _captions(row: dict[str, Any]) -> tuple[str, str]:
     """What stands below the pictures of network and bicubic enlargement."""
     figures = ((row[f"{prefix}psnr_y"], row[f"{prefix}ssim_y"]) for prefix in ("", "bicubic_"))
@@ -217,13 +232,13 @@ def _captions(row: dict[str, Any]) -> tuple[str, str]:
     return ours, bicubic
 
 
-def _write_report(folder: Path, report: Report, patches: pd.DataFrame) -> None:
+def _write_report(folder: Path, report: Report, patches: pd.DataFrame, champion: bool) -> None:
     """The table of patches, and the page."""
-    from loupe.evaluation.report import write_report  # Jinja and matplotlib, only where a page is wanted
+    from loupe.evaluation.report import write_report  # its plots need much that a mere score does not
 
     with atomic_file(folder / "patches.parquet") as stream:
         patches.to_parquet(stream, index=False)
     best, worst = select(patches, PATCHES_SHOWN)
     rows = pd.DataFrame(report.rows)
-    bars = error_bar(), difference_bar()
+    bars = error_bar(), difference_bar() if champion else None
     write_report(folder, report.summary, rows, best, worst, complexity_curve(patches), *bars)
