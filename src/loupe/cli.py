@@ -96,6 +96,9 @@ def evaluate(
         bool, typer.Option("--ensemble", help="Score the model's x8 self-ensemble as well: eight times as slow.")
     ] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for figures and the report page.")] = None,
+    own_range: Annotated[
+        bool, typer.Option("--own-range", help="In the report, also an error map of each picture's own range.")
+    ] = False,
     scale: Scale = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +121,7 @@ def evaluate(
     given = methods.finished(sr, scale) if sr else methods.bicubic(scale, "model")
     scored = methods.stored(model) if model else given
     others = methods.compared_with(scored, champion, against, model if ensemble else None)
-    outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report") if out else None
+    outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report", own_range) if out else None
     unread: list[str] = []
     pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, unread.append), unit="picture", disable=not sys.stderr.isatty())
     report = run(pairs, scored, others, outputs)

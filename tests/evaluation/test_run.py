@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tests.conftest import picture
 
+from loupe.errors import InputError
 from loupe.evaluation.methods import Method, bicubic
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.pictures import LARGEST, comparison, detailed_window
@@ -144,6 +145,35 @@ def test_infinite_scores_are_null_in_json(tmp_path: Path) -> None:
     assert written["psnr_y"] is None
     assert written["ssim_y"] == 1
     assert not re.search("NaN|Infinity", (tmp_path / "evaluate.json").read_text())
+
+
+def test_the_report_holds_every_version_of_a_picture(tmp_path: Path) -> None:
+    hr = picture(1, 120, 100)
+    made = Pair("<i>", "..%2f\n.png", hr, downscale(hr))
+    champion = Method("champion", "itself", 2, lambda lr: hr)
+    where = dataclasses.replace(outputs(tmp_path), own_range=True)
+    report = evaluate([made], named("bicubic again"), [champion], where)
+    assert report.failures == []
+    folder = tmp_path / "report" / report.rows[0]["folder"]
+    assert folder.relative_to(tmp_path).as_posix() == "report/pictures/0001"
+    versions = {"hr": hr, "champion": hr, "sr": upscale(made.lr), "bicubic": upscale(made.lr), "lr": made.lr}
+    for name, pixels in versions.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / f"{name}.webp")), pixels)
+    with Image.open(folder / "heat.png") as heat, Image.open(folder / "heat-own.png") as own:
+        assert heat.size == (100, 120)
+        assert own.height > 120  # the bar below
+    worse = np.asarray(Image.open(folder / "difference.png").convert("RGB")).astype(int)
+    assert (worse[..., 0] >= worse[..., 2]).all(), "never blue: nothing is better than the original"
+    patches = pd.read_parquet(tmp_path / "report" / "patches.parquet")
+    assert patches["psnr_y"].tolist() == pytest.approx([report.rows[0]["psnr_y"]], abs=1e-4)
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_a_report_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loupe.evaluation.run.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="a report needs jinja2, matplotlib, pyarrow: pip install"):
+        evaluate([pair("a.png", 5)], named("known"), outputs=outputs(tmp_path))
+    assert evaluate([pair("a.png", 5)], named("known")).rows
 
 
 def test_the_picture_shows_input_output_and_bicubic() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from loupe.evaluation.heatmap import difference, heat_map, png, squared_error
+from loupe.evaluation.heatmap import difference, error_bar, heat_map, png, squared_error, with_bar
 from loupe.evaluation.pairs import Pair
 from loupe.imaging.files import atomic_file
 from loupe.imaging.metrics import luma32
@@ -25,7 +25,13 @@ HEADING, SMALL = 17, 14  # text heights in pixels
 
 
 def write_views(
-    report: Path, number: int, pair: Pair, enlarged: dict[str, Pixels], scale: int, captions: tuple[str, str]
+    report: Path,
+    number: int,
+    pair: Pair,
+    enlarged: dict[str, Pixels],
+    scale: int,
+    captions: tuple[str, str],
+    own_range: bool = False,
 ) -> str:
     """Write every version of one picture, and the comparison.
 
@@ -35,6 +41,7 @@ def write_views(
         number: of the picture; a file's name, which may be anything, never becomes part of an address in the page.
         pair, enlarged, scale: see `score_picture`.
         captions: what is said of the model's picture and of bicubic enlargement, see `comparison`.
+        own_range: also write heat-own.png, the error map from none to this picture's own largest error, with its bar.
 
     Returns:
         The folder of its pictures, relative to `report`.
@@ -54,6 +61,9 @@ def write_views(
     if "champion" in enlarged:
         views["champion"] = enlarged["champion"]
         maps["difference"] = difference(error, squared_error(luma32(pair.hr), luma32(enlarged["champion"])))
+    if own_range:
+        top = max(float(error.max()), 1.0)
+        (place / "heat-own.png").write_bytes(png(with_bar(heat_map(error, top), error_bar(top))))
     for name, pixels in views.items():
         Image.fromarray(pixels).save(place / file_of(name), **LOSSLESS)
     for name, picture in maps.items():

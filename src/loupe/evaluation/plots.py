@@ -137,7 +137,8 @@ def complexity_plot(curve: pd.DataFrame) -> str:
         axes.plot(x, middle, color=color, linewidth=2, marker="o", markersize=3)
     axes.set_xscale("log")
     axes.grid(color=GRID, linewidth=0.8)
-    axes.set_xlabel("local complexity of the patch: mean gradient, grey levels per pixel")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("mean gradient of the patch, grey levels per pixel")
     axes.set_ylabel("dB PSNR-Y")
     return _svg(figure, "PSNR-Y of patches against local complexity", {})
 

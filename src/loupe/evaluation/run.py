@@ -43,11 +43,12 @@ PATCHES_SHOWN = 12  # of the best, and of the worst
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to write; the folder `report` is replaced as a whole."""
+    """Where to write; the folder `report` is replaced as a whole. own_range: see `write_views`."""
 
     summary: Path
     per_image: Path
     report: Path
+    own_range: bool = False
 
 
 @dataclass
@@ -91,7 +92,7 @@ def evaluate(
     labels = {method.key: method.label for method in (*usual(model.scale), *others)}
     with nullcontext() if outputs is None else atomic_folder(outputs.report) as folder:
         scored = []
-        for found in _score_all(pairs, model, others, folder):
+        for found in _score_all(pairs, model, others, folder, outputs is not None and outputs.own_range):
             if isinstance(found, Scored):
                 scored.append(found)
             else:
@@ -178,7 +179,7 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
 
 
 def _score_all(
-    pairs: Iterable[Pair], model: Method, others: Sequence[Method], folder: Path | None
+    pairs: Iterable[Pair], model: Method, others: Sequence[Method], folder: Path | None, own_range: bool
 ) -> Iterator[Scored | str]:
     def networks() -> Iterator[tuple[int, Pair, dict[str, Pixels] | str]]:
         for number, pair in enumerate(pairs, start=1):
@@ -206,7 +207,9 @@ def _score_all(
             }
             scored = score_picture(pair, enlarged, model.scale)
             if folder is not None:
-                scored.row["folder"] = write_views(folder, number, pair, enlarged, model.scale, _captions(scored.row))
+                captions = _captions(scored.row)
+                row_folder = write_views(folder, number, pair, enlarged, model.scale, captions, own_range)
+                scored.row["folder"] = row_folder
             for place, column in enumerate(column for column in ("set", "image", "folder") if column in scored.row):
                 scored.patches.insert(place, column, scored.row[column])
             return scored
