@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from loupe.evaluation.heatmap import difference, error_bar, heat_map, png, squared_error, with_bar
 from loupe.evaluation.pairs import Pair
-from loupe.imaging.files import atomic_file
 from loupe.imaging.metrics import luma32
 from loupe.imaging.resize import Pixels
 
@@ -74,8 +73,9 @@ def write_views(
     size = f"Input\n{pair.lr.shape[1]} x {len(pair.lr)} pixels"
     panels = comparison(pair.lr, ours, bicubic, scale, (size, f"Network\n{captions[0]}", f"Bicubic\n{captions[1]}"))
     path = report / "comparisons" / pair.set / pair.name
-    with atomic_file(path if path.suffix == ".png" else path.with_name(path.name + ".png")) as stream:
-        panels.save(stream, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path if path.suffix == ".png" else path.with_name(f"{path.name}.png")
+    panels.save(path, compress_level=1)  # four times as fast as 6
     return folder
 
 

@@ -199,12 +199,8 @@ def _score_all(
         if isinstance(made, str):
             return made
         try:
-            (key, ours), *rest = made.items()
-            enlarged = {
-                key: ours,
-                **{method.key: method.enlarge(pair.lr) for method in usual(model.scale)},
-                **dict(rest),
-            }
+            quick = {method.key: method.enlarge(pair.lr) for method in usual(model.scale)}
+            enlarged = {model.key: made[model.key]} | quick | made  # the model's first
             scored = score_picture(pair, enlarged, model.scale)
             if folder is not None:
                 captions = _captions(scored.row)

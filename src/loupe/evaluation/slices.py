@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from loupe.imaging.metrics import luma
+from loupe.imaging.metrics import luma32
 from loupe.imaging.resize import Pixels
 
 KINDS = ("flat", "text", "edge", "texture")  # a pixel's kind is its place in here
@@ -38,7 +38,7 @@ _Plane = npt.NDArray[np.float32]
 
 def kinds_of(hr: Pixels) -> Kinds:
     """The kind of each pixel of uint8 [H, W, 3] or [H, W], as places in KINDS: uint8 [H, W]. Borders are mirrored."""
-    y = luma(hr).astype(np.float32)
+    y = luma32(hr)
     low, high = _extremes(y, SMALL)
     spread = high - low
     kinds = np.full(y.shape, KINDS.index("texture"), np.uint8)

@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from loupe.imaging.resize import Pixels
 
@@ -159,9 +160,13 @@ def _window_means(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     rows, columns = height - SSIM_WINDOW + 1, width - SSIM_WINDOW + 1
     down = (_band(rows) @ planes.reshape(height, count * width)).reshape(rows * count, width)
     means = np.empty((rows * count, columns), np.float32)
-    for left in range(0, columns, STRIP):
-        part = min(STRIP, columns - left)
-        np.matmul(down[:, left : left + part + SSIM_WINDOW - 1], _band(part).T, out=means[:, left : left + part])
+    blocks, rest = divmod(columns, STRIP)
+    if blocks:  # one call for all: threads that score other pictures wait for the interpreter between calls
+        windows = sliding_window_view(down, STRIP + SSIM_WINDOW - 1, axis=1)[:, : blocks * STRIP : STRIP]
+        out = means[:, : blocks * STRIP].reshape(len(means), blocks, STRIP)
+        np.matmul(windows.swapaxes(0, 1), _band(STRIP).T, out=out.swapaxes(0, 1))
+    if rest:
+        np.matmul(down[:, blocks * STRIP :], _band(rest).T, out=means[:, blocks * STRIP :])
     return means.reshape(rows, count, columns).swapaxes(0, 1)
 
 
