@@ -123,17 +123,20 @@ def evaluate(
     others = methods.compared_with(scored, champion, against, model if ensemble else None)
     outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report", own_range) if out else None
     unread: list[str] = []
-    pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, unread.append), unit="picture", disable=not sys.stderr.isatty())
+
+    def fail(line: str) -> None:
+        unread.append(line)
+        tqdm.write(line, file=sys.stderr)
+
+    pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, fail), unit="picture", disable=not sys.stderr.isatty())
     report = run(pairs, scored, others, outputs)
-    if not report.rows:
-        raise InputError("\n".join([*unread, *report.failures, "nothing could be scored"]))
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"
     typer.echo(to_json(report.summary).rstrip() if as_json else tables)
     if outputs and not as_json:
         typer.echo(f"\nlook at {outputs.report / 'index.html'}")
-    for failure in (failures := unread + report.failures):
+    for failure in report.failures:
         typer.echo(failure, err=True)
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(1 if unread or report.failures else 0)
 
 
 @app.command()

@@ -97,10 +97,8 @@ def test_a_network_of_nan_fails_each_picture_with_a_line(models: Path) -> None:
     save_network(models / "nan", network, CONFIG)
     image = picture(1, 40, 40)
     pair = Pair("photos", "a.png", image, downscale(image))
-    report = evaluate([pair], stored(models / "nan"))
-    assert report.failures == [
-        "photos/a.png: RDN D1 C1 G4: the network gave values that are no numbers; its weights are damaged"
-    ]
-    report = evaluate([pair], stored(models / "net2"), [dataclasses.replace(stored(models / "nan"), key="champion")])
-    assert not report.rows
-    assert "no numbers" in report.failures[0]
+    line = "photos/a.png: RDN D1 C1 G4: the network gave values that are no numbers; its weights are damaged"
+    with pytest.raises(InputError, match=f"^{line}\nnothing could be scored$"):
+        evaluate([pair], stored(models / "nan"))
+    with pytest.raises(InputError, match="no numbers"):
+        evaluate([pair], stored(models / "net2"), [dataclasses.replace(stored(models / "nan"), key="champion")])

@@ -169,6 +169,16 @@ def test_the_report_holds_every_version_of_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "index.html").exists()
 
 
+def test_nothing_scored_leaves_the_last_report_as_it_was(tmp_path: Path) -> None:
+    where = outputs(tmp_path)
+    evaluate([pair("a.png", 5)], named("known"), outputs=where)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    tiny = picture(1, 4, 4)
+    with pytest.raises(InputError, match=r"s/tiny: an image of 4 x 4 pixels .*\nnothing could be scored"):
+        evaluate([Pair("s", "tiny", tiny, downscale(tiny))], named("known"), outputs=where)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_report_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loupe.evaluation.run.find_spec", lambda name: None)
     with pytest.raises(InputError, match="a report needs jinja2, matplotlib, pyarrow: pip install"):

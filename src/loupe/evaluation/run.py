@@ -84,7 +84,7 @@ def evaluate(
         The report; data sets and pictures in the order in which they came.
 
     Raises:
-        InputError: a report is wanted, but what draws it is not installed.
+        InputError: nothing could be scored; or a report is wanted, but what draws it is not installed.
     """
     report = Report()
     if outputs is not None:
@@ -105,14 +105,14 @@ def evaluate(
             "protocol": protocol,
             "methods": labels,
             "compared": {method.key: method.facts for method in others},
-            "sets": {},
         }
-        if scored:
-            by_kind = np.stack([one.by_kind for one in scored])
-            report.summary["sets"] = means(pd.DataFrame(report.rows), by_kind, list(labels))
-            if folder is not None:
-                patches = pd.concat([one.patches for one in scored], ignore_index=True)
-                _write_report(folder, report, patches, "champion" in labels)
+        if not scored:  # what an earlier run wrote stays
+            raise InputError("\n".join([*report.failures, "nothing could be scored"]))
+        by_kind = np.stack([one.by_kind for one in scored])
+        report.summary["sets"] = means(pd.DataFrame(report.rows), by_kind, list(labels))
+        if folder is not None:
+            patches = pd.concat([one.patches for one in scored], ignore_index=True)
+            _write_report(folder, report, patches, "champion" in labels)
     if outputs is not None:
         with atomic_file(outputs.per_image) as stream:
             pd.DataFrame(report.rows).to_csv(stream, index=False, float_format="%.6f")
