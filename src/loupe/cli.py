@@ -6,6 +6,7 @@ inputs failed and the others are done, 2 wrong use.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,37 @@ def evaluate(
     for failure in report.failures:
         typer.echo(failure, err=True)
     raise typer.Exit(1 if unread or report.failures else 0)
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Pictures; folders train and valid are splits.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the page and the findings.")] = None,
+    data_docs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for Great Expectations' pages, which load from a CDN.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check which pictures may be trained on, by the limits of params.yaml; exit code 1 if some must not."""
+    from dataclasses import asdict
+
+    from loupe.params import load_params
+    from loupe.quality.gate import Limits, check
+    from loupe.quality.report import lines, summary, verdict, write_page
+    from loupe.quality.table import measure_all
+
+    limits = Limits.of(asdict(load_params().quality))
+    name, roots = folder.resolve().name, {folder.resolve().name: folder}
+    facts = {name: measure_all(folder)}
+    findings = check(facts, limits, data_docs)
+    found = summary(facts, findings, limits)
+    for line in lines(findings, roots):
+        typer.echo(line, err=True)
+    typer.echo(json.dumps(found, indent=2) if as_json else verdict(found))
+    if out:
+        page = write_page(out, roots, found, findings, limits)
+        typer.echo(f"look at {page}", err=True)
+    raise typer.Exit(0 if found["success"] else 1)
 
 
 @app.command()

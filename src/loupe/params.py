@@ -137,6 +137,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Limit:
+    """Where a fact of a picture becomes a warning, and where it is critical; null: never."""
+
+    critical: float | None
+    warning: float | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Quality:
+    """What pictures must be like to be trained on; profiles/sample.yaml gives the reason of each limit."""
+
+    min_side: Limit
+    min_contrast: Limit
+    max_white_share: Limit
+    min_sharpness: Limit
+    min_detail: Limit
+    max_blockiness: Limit
+    max_noise: Limit
+
+
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
 
@@ -147,6 +168,7 @@ class Params:
     degradations: Degradations
     model: Model
     train: Train
+    quality: Quality
     evaluation: Evaluation
 
 
