@@ -102,7 +102,7 @@ def test_what_evaluation_leaves(first: Copy) -> None:
     assert report["sets"]["photos"]["gain_db"] > 0
     pictures = [path.name for path in first.walk("reports/evaluation/comparisons/photos")]
     assert pictures == ["astronaut.png", "camera.png", "chelsea.png", "coffee.png"]
-    assert "Evaluation of RDN" in (first.folder / "reports/evaluation/index.html").read_text()
+    assert "Evaluation of <bdi>RDN" in (first.folder / "reports/evaluation/index.html").read_text()
     assert "psnr_y" in first.run("dvc", "metrics", "show", "--md")
     page = first.run("dvc", "plots", "show", "--out", "plots")
     assert page.strip().endswith("index.html")
