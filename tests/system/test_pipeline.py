@@ -100,8 +100,9 @@ def test_what_evaluation_leaves(first: Copy) -> None:
     report = json.loads((first.folder / "metrics/evaluate.json").read_text())
     assert set(report["sets"]) == {"photos", "products"}
     assert report["sets"]["photos"]["gain_db"] > 0
-    pictures = [path.name for path in first.walk("reports/evaluation/photos")]
+    pictures = [path.name for path in first.walk("reports/evaluation/comparisons/photos")]
     assert pictures == ["astronaut.png", "camera.png", "chelsea.png", "coffee.png"]
+    assert "Evaluation of <bdi>RDN" in (first.folder / "reports/evaluation/index.html").read_text()
     assert "psnr_y" in first.run("dvc", "metrics", "show", "--md")
     page = first.run("dvc", "plots", "show", "--out", "plots")
     assert page.strip().endswith("index.html")
