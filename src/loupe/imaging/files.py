@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,21 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from loupe.errors import InputError
 from loupe.imaging.resize import Pixels
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+# The decoders that may touch a file, by Pillow's names, and the suffixes that fit. The content decides which of them
+# is used, whatever the file is called, and Pillow has more: that of EPS runs a program.
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),  # JPEG with more pictures behind the first, as some phones write; found by that decoder
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "AVIF": (),  # read where a shop's server sent it under another name; not looked for
+}
+DECODERS = tuple(name for name in FORMATS if name != "MPO")
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MOST_BYTES = 2**30  # a file is read into memory; the largest pictures that are decoded take half of that
 
 
 class ImageError(InputError):
@@ -69,15 +84,45 @@ def read_image(path: Path) -> LoadedImage:
         ImageError: the file is unreadable, empty, truncated, no image, a decompression bomb, or of a kind (such as
             floating point) whose range is unknown.
     """
+    with decoded(path, read_bytes(path)) as (image, deep):
+        return _to_srgb(image, path, deep)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file; never waits for what is no file, such as a pipe.
+
+    Raises:
+        ImageError: the file is not there or unreadable, no regular file, empty, or over MOST_BYTES.
+    """
     try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: refused: the file is empty; deliver it again")
+        with open(path, "rb", opener=_without_waiting) as stream:  # Path.open takes no opener
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path}: refused: no file but a pipe or a device; deliver a picture")
+            if status.st_size == 0:
+                raise ImageError(f"{path}: refused: the file is empty; deliver it again")
+            if status.st_size > MOST_BYTES:
+                raise ImageError(f"{path}: refused: over {MOST_BYTES >> 20} MiB; deliver it compressed")
+            return stream.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageError(f"{path}: refused: cannot be read ({reason}); check the file and its permissions") from None
+
+
+@contextmanager
+def decoded(path: Path, data: bytes) -> Iterator[tuple[Image.Image, bool]]:
+    """The picture in `data`, the content of `path`, decoded but not yet converted; and whether it held 16-bit samples.
+
+    Raises:
+        ImageError: what `read_image` says of content. Errors of decoders inside the block become one, too.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts here
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(data), formats=DECODERS) as image:
                 deep = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high bytes of 16-bit colour
                 image.load()
-                return _to_srgb(image, path, deep)
+                yield image, deep
     except UnidentifiedImageError:
         raise ImageError(f"{path}: refused: not an image that can be decoded; deliver it as PNG or JPEG") from None
     except ImageError:
@@ -90,6 +135,38 @@ def read_image(path: Path) -> LoadedImage:
     except (OSError, SyntaxError, ValueError, EOFError, ImageCms.PyCMSError) as error:  # what decoders raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"{path}: refused: damaged or truncated ({reason}); deliver it again") from None
+
+
+def eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """`image` with 8 bits a sample: 16-bit gray scaled to them, all else unchanged.
+
+    Raises:
+        ImageError: floating point, or integers beyond 16 bits, whose range is unknown.
+    """
+    if image.mode.startswith("I"):  # I;16, I;16B, or 32-bit integers holding 16-bit gray
+        samples = np.asarray(image)
+        if samples.size and (samples.min() < 0 or samples.max() > 65535):
+            raise ImageError(f"{path}: refused: {image.mode} samples outside 0..65535; deliver 8 or 16 bits a channel")
+        return Image.fromarray(((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise ImageError(f"{path}: refused: floating-point samples have no known range; deliver 8 or 16 bits a channel")
+    return image
+
+
+def expanded(image: Image.Image) -> Image.Image:
+    """`image` with palettes and transparent colours expanded to RGB or RGBA."""
+    if image.mode == "P" or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    return image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An expanded `image` with its transparency composited on white, if it has any: then L or RGB."""
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return image
+    alpha = image.convert("RGBA")
+    canvas = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(canvas, alpha).convert("L" if image.mode.startswith("L") else "RGB")
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
@@ -133,6 +210,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe that nobody writes to at once, where `open` alone would wait for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _to_srgb(image: Image.Image, path: Path, deep: bool) -> LoadedImage:
     """Convert a decoded Pillow image by the rules of `read_image`; `deep` says that it held 16 bits a sample."""
     notes: list[str] = []
@@ -145,26 +227,17 @@ def _to_srgb(image: Image.Image, path: Path, deep: bool) -> LoadedImage:
     if turned.size != image.size or image.getexif().get(0x0112, 1) not in (0, 1):
         notes.append("turned upright by its EXIF orientation")
     profile = image.info.get("icc_profile")
-    image = turned
-
-    if image.mode.startswith("I"):  # I;16, I;16B, or 32-bit integers holding 16-bit gray
-        samples = np.asarray(image)
-        if samples.size and (samples.min() < 0 or samples.max() > 65535):
-            raise ImageError(f"{path}: refused: {image.mode} samples outside 0..65535; deliver 8 or 16 bits a channel")
+    image = eight_bits(turned, path)
+    if turned.mode.startswith("I"):
         notes.append("16-bit gray scaled to 8 bits")
-        return LoadedImage(((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8), tuple(notes))
-    if image.mode == "F":
-        raise ImageError(f"{path}: refused: floating-point samples have no known range; deliver 8 or 16 bits a channel")
-    if image.mode == "P" or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
-        target = "RGBA" if "transparency" in image.info else "RGB"
-        notes.append(f"{_mode_name(image.mode)} expanded to {target}")
-        image = image.convert(target)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        notes.append(f"{image.mode} composited on white")
-        alpha = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        gray = image.mode.startswith("L")
-        image = Image.alpha_composite(canvas, alpha).convert("L" if gray else "RGB")
+    mode = image.mode
+    image = expanded(image)
+    if image.mode != mode:
+        notes.append(f"{_mode_name(mode)} expanded to {image.mode}")
+    mode = image.mode
+    image = on_white(image)
+    if image.mode != mode:
+        notes.append(f"{mode} composited on white")
     if image.mode == "1":
         notes.append("bilevel expanded to gray")
         image = image.convert("L")
