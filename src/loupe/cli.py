@@ -172,6 +172,48 @@ def validate(
 
 
 @app.command()
+def facts(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of image files.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Table to write: .parquet or .csv.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure image files: format, size, sharpness, noise, JPEG quality, whether they were enlarged, and more.
+
+    With several folders, paths in the table begin with the folder. docs/quality.md says what each fact means.
+    """
+    import json
+
+    import pandas as pd
+    from tqdm import tqdm
+
+    from loupe.imaging.files import find_images
+    from loupe.quality.table import check_table_name, measure_all, summarise, summary_table, write_table
+
+    if out:
+        check_table_name(out)
+    files = {folder: find_images(folder) for folder in folders}
+    if not any(files.values()):
+        raise InputError(f"{', '.join(map(str, folders))}: no images here")
+    frames = []
+    with tqdm(total=sum(map(len, files.values())), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for folder, paths in files.items():
+            frame = measure_all(folder, paths, progress=bar.update)
+            if len(files) > 1:
+                frame["path"] = f"{folder.as_posix()}/" + frame["path"]
+            frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    if out:
+        write_table(table, out)
+    summary = summarise(table)
+    typer.echo(json.dumps(summary, indent=2) if as_json else summary_table(summary))
+    for path, error in summary["undecodable"].items():
+        typer.echo(f"{path if path.isprintable() else repr(path)}: {error}", err=True)
+    raise typer.Exit(1 if summary["undecodable"] else 0)
+
+
+@app.command()
 def profile(
     name: Annotated[str, typer.Argument(help="A file of profiles/, without .yaml; none lists them.")] = "",
 ) -> None:
