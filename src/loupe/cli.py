@@ -183,8 +183,6 @@ def facts(
 
     With several folders, paths in the table begin with the folder. docs/quality.md says what each fact means.
     """
-    import json
-
     import pandas as pd
     from tqdm import tqdm
 

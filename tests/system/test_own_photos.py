@@ -1,12 +1,14 @@
 """One's own photographs through the real pipeline, up to the patch index: from a folder, and from a server."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.conftest import picture
-from tests.datasets.conftest import png, zip_of
+from PIL import Image
+from tests.conftest import fabric
+from tests.datasets.conftest import zip_of
 from tests.file_server import Serving, serve
 from tests.system.test_pipeline import Copy
 
@@ -43,27 +45,15 @@ def indexed(copy: Copy) -> dict[str, str]:
     return {row.name: row.split for row in PatchIndex(copy.folder / "index").images if row.set == "photos"}
 
 
-def test_a_folder_whose_content_decides(copy: Copy) -> None:
-    own = copy.folder.parent / "own"
-    for seed in range(8):
-        write_png(own / "sub" / f"{seed}.png", picture(seed))
-    (own / "broken.jpg").write_bytes(b"broken")
-    choose(copy, "{path: ../own}")
-    output = copy.run("dvc", "repro", "patch-index")
-    assert "data/photos: 9 photographs (../own)" in output
-    assert "run `dvc repro --force download`" in output
-    assert "data/photos/unsplit/broken.jpg: refused: not an image" in output
-    rows = [row for row in PatchIndex(copy.folder / "index").images if row.set == "photos"]
-    assert {row.name: row.split for row in rows} == {row.name: split_of(row.sha256, SHARE) for row in rows}
-    assert set(indexed(copy)) == {f"sub/{seed}.png" for seed in range(8)}
-    write_png(own / "late.png", picture(99))
-    copy.run("dvc", "repro", "--force", "download")
-    copy.run("dvc", "repro", "patch-index")
-    assert "late.png" in indexed(copy)
+def png(seed: int) -> bytes:
+    """A picture that passes the gate, as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(fabric(seed)).save(stream, "PNG")
+    return stream.getvalue()
 
 
-def test_an_archive_on_a_server(copy: Copy, server: Serving) -> None:
-    choose(copy, f"{{url: '{server.url}/own.zip'}}")
+def refused(copy: Copy) -> str:
+    """What `dvc repro patch-index` says when it fails, as it must."""
     failed = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", "patch-index"],
         cwd=copy.folder,
@@ -73,8 +63,36 @@ def test_an_archive_on_a_server(copy: Copy, server: Serving) -> None:
         timeout=60,
     )
     assert failed.returncode != 0
-    assert f"{server.url}/own.zip: HTTP 404 Not Found" in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
+    return failed.stdout + failed.stderr
+
+
+def test_a_folder_whose_content_decides(copy: Copy) -> None:
+    own = copy.folder.parent / "own"
+    for seed in range(8):
+        write_png(own / "sub" / f"{seed}.png", fabric(seed))
+    (own / "broken.jpg").write_bytes(b"broken")
+    choose(copy, "{path: ../own}")
+    stopped = refused(copy)
+    assert "data/photos: 9 photographs (../own)" in stopped
+    assert "run `dvc repro --force download`" in stopped
+    assert "data/photos/unsplit/broken.jpg: decodable refused: not an image" in stopped
+    assert not (copy.folder / "index").exists()
+    (own / "broken.jpg").unlink()
+    copy.run("dvc", "repro", "--force", "download")
+    copy.run("dvc", "repro", "patch-index")
+    rows = [row for row in PatchIndex(copy.folder / "index").images if row.set == "photos"]
+    assert {row.name: row.split for row in rows} == {row.name: split_of(row.sha256, SHARE) for row in rows}
+    assert set(indexed(copy)) == {f"sub/{seed}.png" for seed in range(8)}
+    write_png(own / "late.png", fabric(99))
+    copy.run("dvc", "repro", "--force", "download")
+    copy.run("dvc", "repro", "patch-index")
+    assert "late.png" in indexed(copy)
+
+
+def test_an_archive_on_a_server(copy: Copy, server: Serving) -> None:
+    choose(copy, f"{{url: '{server.url}/own.zip'}}")
+    assert f"{server.url}/own.zip: HTTP 404 Not Found" in refused(copy)
     assert {path.name for path in (copy.folder / "data").iterdir()} == {".gitignore", "products"}
     server.files["/own.zip"] = zip_of({f"own/{'valid' if n < 2 else 'train'}/{n}.png": png(n) for n in range(5)})
     copy.run("dvc", "repro", "patch-index")

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import picture
+from tests.conftest import fabric
 
 from loupe.imaging.files import write_png
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("download", "patch-index", "train", "evaluate")
+STAGES = ("download", "validate", "patch-index", "train", "evaluate")
 
 
 class Copy:
@@ -121,11 +121,11 @@ def test_the_learning_rate_reruns_training_and_evaluation_only(first: Copy) -> N
 
 
 def test_a_new_product_image_reruns_from_the_index_on(first: Copy) -> None:
-    write_png(first.folder / "data/products/new.png", picture(99, 80, 90))
+    write_png(first.folder / "data/products/new.png", fabric(99))
     first.run("dvc", "add", "data/products")
     assert "nfiles" in (first.folder / "data.dvc").read_text()
     assert not (first.folder / "data" / "products.dvc").exists(), "data.dvc itself is updated"
-    assert first.repro() == {"patch-index", "train", "evaluate"}
+    assert first.repro() == {"validate", "patch-index", "train", "evaluate"}
 
 
 def interrupt(copy: Copy, sent: signal.Signals, until: str) -> str:
