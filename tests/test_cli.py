@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.conftest import picture
+from tests.horrors import make_horrors
 
 from loupe.imaging.files import read_image, write_png
 from loupe.imaging.resize import downscale
@@ -28,6 +30,7 @@ def loupe(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
 def folder(tmp_path: Path) -> Path:
     for name, seed in (("a.png", 1), ("deep/b.png", 2)):
         write_png(tmp_path / "hr" / name, picture(seed, 40, 51))
+    (tmp_path / "hr" / "deep" / "none").mkdir()
     return tmp_path
 
 
@@ -100,6 +103,32 @@ def test_evaluate_scores_finished_pictures_and_reports_the_missing_one(folder: P
     assert "inf" in done.stdout
 
 
+def test_facts_are_summed_up_and_written(folder: Path) -> None:
+    done = loupe("facts", folder / "hr", "--out", folder / "facts.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 files: 2 PNG\n")
+    assert ["width", "51", "51", "51"] in [line.split() for line in done.stdout.splitlines()]
+    rows = (folder / "facts.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["path", "a.png", "deep/b.png"]
+
+
+def test_facts_of_horrors(tmp_path: Path) -> None:
+    horrors = make_horrors(tmp_path / "horrors")
+    write_png(tmp_path / "good" / "a.png", picture(1))
+    done = loupe("facts", tmp_path / "good", tmp_path / "horrors", "--json", "--out", tmp_path / "facts.parquet")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    summary = json.loads(done.stdout)
+    listed = {name: horror for name, horror in horrors.items() if horror.listed}
+    assert summary["files"] == 1 + len(listed)
+    bad = {f"{tmp_path}/horrors/{name}" for name, horror in listed.items() if horror.error}
+    assert bad - set(summary["undecodable"]) <= {f"{tmp_path}/horrors/secret.png"}  # which root can read
+    assert f"{tmp_path}/horrors/text.jpg: refused: not an image" in done.stderr
+    names = pd.read_parquet(tmp_path / "facts.parquet")["path"]
+    assert names[0] == f"{tmp_path}/good/a.png"
+    assert f"{tmp_path}/horrors/line\nbreak.png" in set(names)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -108,6 +137,9 @@ def test_evaluate_scores_finished_pictures_and_reports_the_missing_one(folder: P
         (["evaluate", "--hr", "hr", "--model", "m", "--sr", "s"], "--sr and --model exclude each other"),
         (["downscale", "nowhere.png", "-o", "lr"], "nowhere.png: refused"),
         (["profile", "nope"], "no profile 'nope'"),
+        (["facts", "nowhere"], "nowhere: no such folder"),
+        (["facts", "hr/deep/none"], "hr/deep/none: no images here"),
+        (["facts", "hr", "--out", "facts.xlsx"], "facts.xlsx: a table is written as .parquet or .csv"),
         (["evaluate"], "Missing option '--hr'"),
     ],
 )
@@ -141,7 +173,7 @@ def test_bench_lists_the_benchmarks_and_hands_arguments_on(folder: Path) -> None
 def test_bench_names_what_there_is(tmp_path: Path) -> None:
     done = loupe("bench", "nothing", cwd=ROOT)
     assert done.returncode == 2
-    assert "no benchmark 'nothing'; there are data, downscale, evaluate, kills, recipes, train" in done.stderr
+    assert "no benchmark 'nothing'; there are data, downscale, evaluate, facts, kills, recipes, train" in done.stderr
     done = loupe("bench", "data", cwd=tmp_path)
     assert done.returncode == 2
     assert "run in the project's root folder" in done.stderr

@@ -153,6 +153,7 @@ class Quality:
     max_white_share: Limit
     min_sharpness: Limit
     min_detail: Limit
+    max_doubling: Limit
     max_blockiness: Limit
     max_noise: Limit
 

@@ -1,5 +1,6 @@
 """Every kind of picture that a data folder may hold: used, converted with a note, or refused with a reason."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from loupe.imaging.files import ImageError, atomic_file, atomic_folder, find_images, read_image, write_png
+from loupe.imaging.files import MOST_BYTES, ImageError, atomic_file, atomic_folder, find_images, read_image, write_png
 from loupe.imaging.resize import Pixels
 
 RGB: Pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
@@ -147,6 +148,35 @@ def test_refusals_name_the_file_and_the_reason(tmp_path: Path) -> None:
         read_image(tmp_path / "float.tif")
     with pytest.raises(ImageError, match=r"missing.png: refused: .*No such file"):
         read_image(tmp_path / "missing.png")
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe.png: refused: no file but a pipe"):
+        read_image(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ImageError, match=r"folder.png: refused: cannot be read \(Is a directory\)"):
+        read_image(tmp_path / "folder.png")
+    with (tmp_path / "vast.png").open("wb") as stream:
+        stream.truncate(MOST_BYTES + 1)
+    with pytest.raises(ImageError, match=r"vast.png: refused: over 1024 MiB"):
+        read_image(tmp_path / "vast.png")
+
+
+def test_content_decides_the_decoder_and_none_runs_programs(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", format="PNG")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg").pixels, RGB)
+    Image.fromarray(RGB).save(tmp_path / "b.png", format="EPS")
+    with pytest.raises(ImageError, match=r"b.png: refused: not an image"):
+        read_image(tmp_path / "b.png")
+
+
+def test_compositing_is_exact_for_every_level_and_opacity(tmp_path: Path) -> None:
+    level, opacity = np.meshgrid(np.arange(256), np.arange(256))
+    rgba = np.dstack([level, level, level, opacity]).astype(np.uint8)
+    loaded = read_image(save(tmp_path / "a.png", Image.fromarray(rgba)))
+    exact = (level * opacity + 255 * (255 - opacity)) / 255
+    np.testing.assert_array_equal(loaded.pixels[..., 0], np.floor(exact + 0.5))
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

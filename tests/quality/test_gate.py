@@ -20,6 +20,7 @@ LIMITS = Limits(
     max_white_share=Limit(0.99, 0.9),
     min_sharpness=Limit(20, 100),
     min_detail=Limit(0.1, 0.2),
+    max_doubling=Limit(0.4, 0.25),
     max_blockiness=Limit(None, 1.5),
     max_noise=Limit(12, 6),
 )
@@ -69,6 +70,7 @@ def test_good_pictures_break_nothing() -> None:
         ({"white_share": 0.95}, "max white share", "warning"),
         ({"sharpness": 19.0}, "min sharpness", "critical"),
         ({"detail": 0.15}, "min detail", "warning"),
+        ({"doubling": 1.0}, "max doubling", "critical"),
         ({"blockiness": 9.0}, "max blockiness", "warning"),
         ({"noise": 13.0}, "max noise", "critical"),
         ({"frames": 7}, "one frame", "warning"),

@@ -5,8 +5,8 @@ samples of the decoded picture, which is never copied as a whole:
 
 - the lattice: up to 512 x 512 single pixels, evenly spread; smaller pictures whole. For shares, moments and the hash.
 - steps: the differences of up to 192 x 192 evenly spread pixels to their neighbours below and to the right.
-- tiles: 64 x 64 pixels in full resolution, in columns and rows that are multiples of 64. 12 `textured` ones, where
-  steps are strongest, for what only texture shows; 12 `spread` ones, from the strongest to the weakest, for the others.
+- tiles: 72 x 72 pixels in full resolution, in columns and rows that are multiples of 72. 10 `textured` ones, where
+  steps are strongest, for what only texture shows; 10 `spread` ones, from the strongest to the weakest, for the others.
   On packshots most tiles are white, and an average over all of them would say little about the product.
 
 Pixels are 8-bit, as stored: composited on white, with no ICC profile applied. Luma is Pillow's, BT.601 in full range:
@@ -32,7 +32,7 @@ from loupe.imaging.likeness import perceptual_hash
 from loupe.imaging.resize import Pixels
 
 LATTICE, STEPS = 512, 192  # pixels a side, at most
-TILE, TILES = 64, 12
+TILE, TILES = 72, 10  # TILE: a multiple of 2, 3 and 8, so that in all tiles a grid of these begins at the same place
 LEAST = 16  # pixels a side of a tile: below, two borders of JPEG's blocks and a spectrum do not fit
 WHITE = 250  # the least level of all three channels that counts as white
 FLAT = 3  # levels: steps below it are flat, as in the patch index
@@ -162,11 +162,11 @@ def measure(path: Path) -> Facts:
         data = read_bytes(path)
         size, digest = len(data), hashlib.sha256(data).hexdigest()
         with decoded(path, data) as (image, _):
-            header = _of_header(image, path)
-            samples = _sampled(eight_bits(image, path), header["orientation"])
+            header = header_facts(image, path)
+            samples = sampled(eight_bits(image, path), header["orientation"])
     except ImageError as error:
         return refused(str(error).removeprefix(f"{path}: "), size, digest)
-    return Facts(decodable=True, error="", bytes=size, sha256=digest, **header, **_of_pixels(samples))
+    return Facts(decodable=True, error="", bytes=size, sha256=digest, **header, **pixel_facts(samples))
 
 
 def refused(error: str, size: int = 0, sha256: str = "") -> Facts:
@@ -174,7 +174,7 @@ def refused(error: str, size: int = 0, sha256: str = "") -> Facts:
     return Facts(decodable=False, error=error, bytes=size, sha256=sha256)
 
 
-def _of_header(image: Image.Image, path: Path) -> dict[str, Any]:
+def header_facts(image: Image.Image, path: Path) -> dict[str, Any]:
     """The facts, by name, that a decoded file's header tells."""
     kind = image.format or ""
     orientation = image.getexif().get(ORIENTATION, 1)
@@ -199,7 +199,8 @@ def _of_header(image: Image.Image, path: Path) -> dict[str, Any]:
     return header
 
 
-def _sampled(image: Image.Image, orientation: int) -> Samples:
+def sampled(image: Image.Image, orientation: int) -> Samples:
+    """Take the samples of a decoded picture of 8 bits, whose EXIF orientation is 1 to 8."""
     lattice = _plain(image.resize([min(side, LATTICE) for side in image.size], Image.Resampling.NEAREST))
     colours = lattice.resize([min(side, STEPS) for side in image.size], Image.Resampling.NEAREST)
     luma = _luma(lattice)
@@ -216,7 +217,7 @@ def _sampled(image: Image.Image, orientation: int) -> Samples:
     )
 
 
-def _of_pixels(samples: Samples) -> dict[str, Any]:
+def pixel_facts(samples: Samples) -> dict[str, Any]:
     """The facts, by name, that pixels tell."""
     levels = samples.luma[:: 1 + (len(samples.luma) > STEPS), :: 1 + (samples.luma.shape[1] > STEPS)]
     brightness, contrast, entropy = tones(levels)
@@ -252,12 +253,12 @@ def steps(image: Image.Image) -> tuple[Steps, Steps]:
     if not all(inner):
         return np.empty((0, 0), np.int16), np.empty((0, 0), np.int16)
 
-    def sampled(x: int, y: int) -> Steps:  # the same pixels, moved by (x, y)
+    def moved(x: int, y: int) -> Steps:  # the same pixels, moved by (x, y)
         box = (x, y, x + width - 1, y + height - 1)
         return np.asarray(_luma(_plain(image.resize(inner, Image.Resampling.NEAREST, box)))).astype(np.int16)
 
-    here = sampled(0, 0)
-    return sampled(0, 1) - here, sampled(1, 0) - here
+    here = moved(0, 0)
+    return moved(0, 1) - here, moved(1, 0) - here
 
 
 def tiles(image: Image.Image, activity: Steps) -> tuple[Tiles, Tiles]:
@@ -383,6 +384,8 @@ def detail(tiles: Tiles) -> float:
 def doubling(tiles: Tiles) -> float:
     """How far textured uint8 [N, h, w] luma steps at every second or third pixel only, 0 to 1.
 
+    All tiles must begin at multiples of 2 and 3.
+
     1 where each pixel is repeated, as nearest-neighbour enlargement does, which leaves enough fine structure to pass
     as `detail`. Sizes of steps are summed by the place of the step, modulo 2 and modulo 3; 1 minus the least sum over
     the greatest; of rows and columns the lesser, of 2 and 3 the greater. NaN without tiles or steps.
@@ -402,7 +405,7 @@ def doubling(tiles: Tiles) -> float:
 
 
 def blockiness(tiles: Tiles) -> float:
-    """Strength of an 8 x 8 grid in uint8 [N, h, w] luma whose tiles start at multiples of 8; 1 without one.
+    """Strength of an 8 x 8 grid in uint8 [N, h, w] luma whose tiles begin at multiples of 8; 1 without one.
 
     Of each 2 x 2 pixels the mixed difference |a - b - c + d| is taken, at most 16 levels of it: straight edges and
     slopes give 0, and blocks that were rounded each for itself give most where four pixels lie in two blocks. Its mean

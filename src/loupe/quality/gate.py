@@ -43,6 +43,7 @@ class Limits:
     max_white_share: Limit
     min_sharpness: Limit
     min_detail: Limit
+    max_doubling: Limit
     max_blockiness: Limit
     max_noise: Limit
 
@@ -71,6 +72,7 @@ ADVICE = {
     "max_white_share": ("white_share", "of it white", "crop it closer to the product"),
     "min_sharpness": ("sharpness", "squared levels of sharpness", "it is blurred; deliver a sharp one"),
     "min_detail": ("detail", "of detail", "it seems enlarged from a smaller one; deliver the original"),
+    "max_doubling": ("doubling", "of doubled pixels", "its pixels are repeated; deliver the smaller original"),
     "max_blockiness": (
         "blockiness",
         "of an 8 x 8 grid",
