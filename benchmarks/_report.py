@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import PIL
@@ -33,6 +35,17 @@ def parser(description: str | None, name: str) -> argparse.ArgumentParser:
 def say(line: str) -> None:
     """One line of progress, on stderr: stdout belongs to the result."""
     print(line, file=sys.stderr, flush=True)
+
+
+def milliseconds(work: Callable[[], object], times: int) -> float:
+    """Median time of so many calls, after one to warm up."""
+    work()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(1000 * (time.perf_counter() - start))
+    return statistics.median(found)
 
 
 def publish(arguments: argparse.Namespace, report: Mapping[str, object], *tables: str) -> None:

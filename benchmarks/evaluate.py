@@ -29,7 +29,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torch_ssim
 
 from benchmarks._build import SCALE
-from benchmarks._report import parser, publish, say
+from benchmarks._report import milliseconds, parser, publish, say
 from benchmarks.data import photograph
 from loupe.errors import InputError
 from loupe.evaluation.heatmap import heat_map, png, squared_error
@@ -116,18 +116,7 @@ def parts(pair: Pair) -> dict[str, float]:
         "heat map, encoded": lambda: png(heat_map(error)),
     }
     with threadpool_limits(1, user_api="blas"):
-        return {name: milliseconds(work) for name, work in works.items()}
-
-
-def milliseconds(work: Callable[[], Any], times: int = 5) -> float:
-    """Median time of a call, after one to warm up."""
-    work()
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        found.append(1000 * (time.perf_counter() - start))
-    return statistics.median(found)
+        return {name: milliseconds(work, 5) for name, work in works.items()}
 
 
 def make_pairs(images: int, width: int, height: int) -> list[Pair]:

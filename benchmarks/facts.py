@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tabulate import tabulate
 
-from benchmarks._report import parser, publish, say
+from benchmarks._report import milliseconds, parser, publish, say
 from benchmarks.data import photograph
 from loupe.errors import InputError
 from loupe.imaging import facts
@@ -109,18 +109,7 @@ def parts(path: Path) -> dict[str, float]:
             "noise": lambda: facts.noise(samples.spread),
             "all of a file": lambda: facts.measure(path),
         }
-        return {name: milliseconds(work) for name, work in works.items()}
-
-
-def milliseconds(work: Callable[[], Any], times: int = 11) -> float:
-    """Median time of a call, after one to warm up."""
-    work()
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        found.append(1000 * (time.perf_counter() - start))
-    return statistics.median(found)
+        return {name: milliseconds(work, 11) for name, work in works.items()}
 
 
 def options() -> argparse.Namespace:

@@ -21,13 +21,13 @@ from PIL import Image
 
 from loupe.evaluation import plots
 from loupe.evaluation.heatmap import ScaleBar
-from loupe.evaluation.pictures import file_of
+from loupe.evaluation.pictures import THUMBNAIL, file_of
 from loupe.evaluation.slices import KINDS
+from loupe.evaluation.summary import gain as gain_over
 from loupe.imaging.files import atomic_file
 
 FEW = 20  # pictures below which percentile intervals come out clearly too narrow: Hesterberg, "What teachers should
 # know about the bootstrap", 2015
-THUMBNAIL = 320  # pixels: the largest width of thumb.webp
 METRICS = {"psnr_y": 2, "ssim_y": 4, "psnr_rgb": 2}  # decimals to show
 PATCH_VIEWS = ("lr", "bicubic", "sr", "hr", "heat")
 
@@ -321,9 +321,8 @@ def _picture(row: dict[Any, Any], label: str, others: dict[str, str]) -> dict[st
     kinds = []
     for kind in KINDS:
         ours, theirs = _number(row.get(f"{kind}_psnr_y")), _number(row.get(f"bicubic_{kind}_psnr_y"))
-        ahead = 0.0 if ours == theirs else ours - theirs  # both may be infinite
         share = _percent(row.get(f"{kind}_share"))
-        kinds.append([kind, share, _text(ours), _text(theirs), _text(ahead, signed=True)])
+        kinds.append([kind, share, _text(ours), _text(theirs), _text(gain_over(ours, theirs), signed=True)])
     return {
         "id": int(PurePosixPath(folder).name),
         "folder": folder,
