@@ -13,7 +13,6 @@ import io
 import lzma
 import stat
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from typing import IO, NamedTuple
 from loupe.datasets.fetch import require_space
 from loupe.errors import InputError
 from loupe.imaging.files import SUFFIXES
+from loupe.names import safe_name
 
 CHUNK = 1 << 20  # bytes
 GROWTH = 100  # largest ratio of unpacked to packed bytes: photographs hardly pack, flat drawings reach about 50
@@ -55,6 +55,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
 
     Raises:
         ArchiveError: it is hostile, damaged, encrypted, no archive, or holds no picture.
+        UnsafeNameError: the name of a member leads out of the folder.
         FetchError: the disk has too little room.
     """
     names: set[str] = set()
@@ -92,19 +93,6 @@ def is_picture(name: str) -> bool:
     """Whether a path has a picture's suffix and no hidden part, which is what `find_images` takes too."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
-
-
-def safe_name(name: str, origin: object) -> str:
-    """A relative path with `/` that stays below the folder it is put in; `origin` is named in the error.
-
-    Raises:
-        ArchiveError: it is absolute, leads out of the folder, is empty, or holds control or undecodable characters.
-    """
-    parts = name.replace("\\", "/").split("/")
-    drive = len(parts[0]) == 2 and parts[0].endswith(":")
-    if parts[0] == "" or drive or ".." in parts or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise ArchiveError(f"{origin}: refused: the name {name!r} leads out of the folder or cannot be written")
-    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _check_growth(archive: Path, unpacked: int) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from loupe.datasets.archive import is_picture, safe_name, unpack
+from loupe.datasets.archive import is_picture, unpack
 from loupe.datasets.fetch import RemoteFile, fetch, require_space
 from loupe.errors import InputError
 from loupe.imaging.files import find_images
+from loupe.names import safe_name
 
 SPLITS = ("train", "valid")
 UNSPLIT = "unsplit"
@@ -46,7 +47,7 @@ def take_folder(source: Path, folder: Path, photos: Path, say: Say = print) -> l
 
     Raises:
         OwnPicturesError: there is no such folder, no picture in it, one of the two split folders without the other, or
-            a link out of it. ArchiveError: a name that cannot be written. FetchError: too little room.
+            a link out of it. UnsafeNameError: a name that cannot be written. FetchError: too little room.
     """
     root, out = source.resolve(), photos.resolve()
     if not source.is_dir():
