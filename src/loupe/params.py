@@ -158,6 +158,26 @@ class Quality:
     max_noise: Limit
 
 
+Loss = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Promotion:
+    """What a model must be like to replace the one in production; profiles/sample.yaml gives the reason of each."""
+
+    min_images: Annotated[int, Field(ge=2)]
+    min_gain: Annotated[float, Field(ge=0)]
+    min_gain_over_bicubic: Annotated[float, Field(ge=0)]
+    max_ssim_loss: Loss
+    max_image_loss: Loss
+    max_patch_loss: Loss
+    max_set_loss: Loss
+    max_slice_loss: Loss
+    max_flat_loss: Loss
+    max_latency_ratio: Annotated[float, Field(gt=0)]
+    max_onnx_levels: Annotated[float, Field(ge=0)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
@@ -171,6 +191,7 @@ class Params:
     train: Train
     quality: Quality
     evaluation: Evaluation
+    promotion: Promotion
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
