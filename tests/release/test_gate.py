@@ -138,7 +138,7 @@ PHOTOS_ONLY = dataclasses.replace(
         (changed(BETTER, 3, worst_patch_psnr_y=12.0), {"worst patches"}, "of photos/3.png"),
         (dataclasses.replace(BETTER, milliseconds=13.0), {"latency"}, "10 ms before, 13 now"),
         (dataclasses.replace(BETTER, milliseconds=None), {"latency"}, "not measured"),
-        (CHAMPION, {"gain"}, "mean +0.00 dB over RDN, 95 % of the time from +0.00 to +0.00: too little"),
+        (CHAMPION, {"gain"}, "mean +0.00 dB over RDN, 95 % interval +0.00 to +0.00: too little"),
         (side(0.04), {"gain"}, "too little"),
     ],
     ids=[

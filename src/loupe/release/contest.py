@@ -29,7 +29,7 @@ from loupe.release.gate import Contender, GateError, ImageScore
 SAME = 2e-4  # part by which another machine's rounding may change a score: 0.007 dB of 35
 SHARE_DIGITS = 2e-6  # per_image.csv has six digits
 LATENCY_SIDE = 96  # pixels of the picture that is timed: enough for the network to outweigh what is around it
-ROUNDS = 5
+ROUNDS = 7
 
 
 def contest(
@@ -131,7 +131,7 @@ def _columns_of(method: Method, summary: Mapping[str, Any]) -> Iterator[str]:
     protocol = summary.get("protocol")
     if not isinstance(protocol, dict) or protocol.get("scale") != method.scale:
         return
-    sides = {"": summary.get("model"), **{f"{key}_": facts for key, facts in summary.get("compared", {}).items()}}
+    sides = {"": summary.get("model"), **{f"{key}_": facts for key, facts in dict(summary.get("compared", {})).items()}}
     for prefix, facts in sides.items():
         same = isinstance(facts, dict) and all(facts.get(key) == method.facts.get(key) for key in ("sha256", "config"))
         if same:
@@ -139,12 +139,13 @@ def _columns_of(method: Method, summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _alike(row: Mapping[str, Any], prefix: str, again: Mapping[str, Any]) -> bool:
-    shares = [f"{kind}_share" for kind in KINDS]
+    """Whether a stored row says of the method, of bicubic enlargement and of the picture what was found again."""
+    common = [f"bicubic_{name}" for name in FIGURES] + [f"{kind}_share" for kind in KINDS]
     try:
-        before = [row[f"{prefix}{name}"] for name in FIGURES] + [row[name] for name in shares]
+        before = [row[f"{prefix}{name}"] for name in FIGURES] + [row[name] for name in common]
     except KeyError:  # of an earlier version
         return False
-    now = [again[name] for name in (*FIGURES, *shares)]
+    now = [again[name] for name in (*FIGURES, *common)]
     return np.allclose(np.array(before, np.float64), now, rtol=SAME, atol=SHARE_DIGITS, equal_nan=True)
 
 
@@ -160,10 +161,10 @@ def _image(row: Mapping[str, Any], prefix: str, scale: int) -> ImageScore:
 
 def _read(folder: Path) -> Earlier:
     try:
-        summary = json.loads((folder / "evaluate.json").read_text())
+        summary: dict[str, Any] = dict(json.loads((folder / "evaluate.json").read_text()))
         kinds = {"set": str, "image": str, "sha256": str}
         rows = pd.read_csv(folder / "per_image.csv", dtype=kinds, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise GateError(f"{folder}: no scores that can be read ({error}); leave it out, or evaluate again") from None
     return summary, [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 

@@ -335,7 +335,7 @@ def _exceeds(mean: float, ends: tuple[float, float] | None, limit: float, oppone
     if ends is None:
         sentence = "one picture of a set tells nothing about others"
     else:
-        found = f"mean {mean:+.2f} dB over {opponent}, 95 % of the time from {ends[0]:+.2f} to {ends[1]:+.2f}"
+        found = f"mean {mean:+.2f} dB over {opponent}, 95 % interval {ends[0]:+.2f} to {ends[1]:+.2f}"
         luck = ": may be luck" if mean > limit and not passed else ": too little" if not passed else ""
         sentence = found + luck
     return Guard("gain", low, limit, True, "dB", passed, sentence)
