@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from tests.conftest import picture
 
@@ -99,6 +99,13 @@ def test_a_profile_that_is_no_bytes_is_a_damaged_one(tmp_path: Path) -> None:
     found = measured(tmp_path / "a.tif", Image.fromarray(PHOTOGRAPH), tiffinfo=tags)
     assert (found.decodable, found.icc) == (True, "damaged")
     assert read_image(tmp_path / "a.tif").notes == ("its damaged colour profile ignored",)
+
+
+def test_the_name_of_a_profile_is_text_for_a_table(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    odd = profile.replace("sRGB".encode("utf-16-be"), "s\x1b\nB".encode("utf-16-be"))
+    found = measured(tmp_path / "a.png", Image.fromarray(PHOTOGRAPH), icc_profile=odd)
+    assert found.icc == "sB built-in"
 
 
 def test_lab_is_measured_as_the_colours_it_is_read_as(tmp_path: Path) -> None:

@@ -465,9 +465,10 @@ def jpeg_quality(table: list[int]) -> float:
 
 
 def icc_description(profile: bytes) -> str:
-    """The name that an ICC profile gives itself; "damaged" if it cannot be read."""
+    """The name that an ICC profile gives itself, as far as it can be printed; "damaged" if it cannot be read."""
     try:
-        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip()
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        return "".join(filter(str.isprintable, name)).strip()
     except DECODER_ERRORS:
         return "damaged"
 
