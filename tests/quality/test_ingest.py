@@ -134,6 +134,7 @@ def test_a_picture_that_would_be_too_small_after_repair_is_refused_with_both_rea
 @pytest.mark.timeout(180)
 def test_the_folder_of_horrors(project: Path, tmp_path: Path) -> None:
     horrors = make_horrors(tmp_path / "horrors")
+    write_png(tmp_path / "horrors" / "<img src=y onerror=alert(1)>.png", fabric(9, 420, 440))
     usable = replace(LIMITS, min_side=Limit(12, 12), min_detail=Limit(None, None), min_sharpness=Limit(None, None))
     before = {path for path in tmp_path.rglob("*") if project not in path.parents}
     root = os.geteuid() == 0
@@ -153,7 +154,7 @@ def test_the_folder_of_horrors(project: Path, tmp_path: Path) -> None:
                 assert fate.state != "quarantined" or fate.reason, name
             assert str(tmp_path) not in fate.reason, name
     assert ingested.count("accepted") >= 12
-    assert "&lt;img src=x onerror=alert(1)&gt;.png" in page
+    assert "&lt;img src=y onerror=alert(1)&gt;.png" in page
     assert "<img src=x" not in page
     assert {path for path in tmp_path.rglob("*") if project not in path.parents} == before, "nothing written outside"
     for path in [*(project / "data/products").iterdir(), *(project / "quarantine").iterdir()]:

@@ -104,7 +104,8 @@ def fetch_s3(url: str, folder: Path, progress: Callable[[], object] = lambda: No
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for entry in (entry for page in pages for entry in page.get("Contents", ())):
             key, name = entry["Key"], entry["Key"].removeprefix(prefix)
-            if not name or key.endswith("/") or any(part.startswith(".") for part in name.split("/")):
+            hidden = any(part.startswith(".") and part.strip(".") for part in name.split("/"))
+            if not name or key.endswith("/") or hidden:
                 continue
             if not looks_like_picture(name):
                 others.append(name)
