@@ -1,6 +1,6 @@
-"""Shared by all tests: small pictures and an index made of them."""
+"""Shared by all tests: small pictures, an index made of them, and an S3 server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +59,20 @@ def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
         return PatchIndex(folder)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server on loopback, which the environment names."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] of the extra `dev` is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("aws") / "none"))
+        yield f"http://{host}:{port}"
+    server.stop()

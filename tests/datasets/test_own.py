@@ -3,7 +3,6 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,23 +128,6 @@ def test_an_archive_without_splits(server: Serving, tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "photos") as folder:
         take_url(f"{server.url}/own.zip", folder, tmp_path / "cache")
     assert tree(tmp_path / "photos") == {"unsplit/a.png", "unsplit/sub/a.png"}
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server on loopback, which the environment names."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] of the extra `dev` is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("aws") / "none"))
-        yield f"http://{host}:{port}"
-    server.stop()
 
 
 def test_pictures_below_an_s3_prefix(s3: str, tmp_path: Path) -> None:
