@@ -159,7 +159,7 @@ def test_what_is_not_promoted(store: Store, publish: Publish, repository: Reposi
     with pytest.raises(RegistryError, match=r"is version 1\.0\.0 already, .*commit what made this bundle"):
         publish("same")
     publish("two")
-    with pytest.raises(RegistryError, match=r"older than production.*registry rollback 1\.0\.0"):
+    with pytest.raises(RegistryError, match=r"has left behind for 1\.1\.0; .*registry rollback 1\.0\.0"):
         publish("one")
     rollback(store, by="tester")
     assert publish("two").version == "1.1.0", "forward again, under its number"
@@ -228,7 +228,8 @@ def test_who_comes_second_loses(
         publish("slow", champion=champion)
     assert story(store)[1:] == [("promote", "1.0.0", "1.2.0")]
     assert verify(store, Tags(repository.folder)) == []
-    with pytest.raises(RegistryError, match=r"is version 1\.1\.0, older than production"):
+    assert publish("slow").version == "1.1.0", "judged against the new champion, under the number that it has"
+    with pytest.raises(AlreadyPromotedError):
         publish("slow")
 
 
@@ -262,6 +263,33 @@ def test_a_death_after_any_step_is_mended(
         assert publish("two").version == "1.1.0", "gone on with, under its number"
     assert verify(store, tags) == []
     assert story(store) == [("promote", None, "1.0.0"), ("promote", "1.0.0", "1.1.0")]
+
+
+@on_disk
+def test_what_fails_after_the_move(store: Store, publish: Publish, repository: Repository) -> None:
+    publish("one")
+
+    def step(name: str) -> None:
+        if name == "moved":
+            repository.git("tag", "-a", "-m", "by hand", "rdn-x2#production#2", "HEAD~1")
+
+    with pytest.raises(RegistryError, match=r"names version 1\.1\.0 now, but not all .*production#2.*registry verify"):
+        publish("two", step=step)
+    assert rollback(store, tags=Tags(repository.folder), by="tester").version == "1.0.0", "tags are no obstacle"
+    repository.git("tag", "--delete", "rdn-x2#production#2")
+    assert {finding.mended for finding in verify(store, Tags(repository.folder))} == {True}
+    assert verify(store, Tags(repository.folder)) == []
+
+
+@on_disk
+def test_a_store_that_is_not_there_is_not_made(store: Store, repository: Repository, tmp_path: Path) -> None:
+    assert verify(store, Tags(repository.folder)) == []
+    assert not history(store)
+    assert not overview(store, [])
+    assert not prune(store, by="tester")
+    with pytest.raises(RegistryError, match="production was never set; promote a bundle first"):
+        rollback(store, by="tester")
+    assert not (tmp_path / "releases").exists()
 
 
 def test_nothing_is_lost_when_nobody_verifies(store: Store, publish: Publish, repository: Repository) -> None:

@@ -120,8 +120,9 @@ def promote(
 
     Raises:
         AlreadyPromotedError: the alias names this bundle. LostRaceError: somebody else was quicker.
-        RegistryError: the bundle is an older version (that is a rollback); tracked files are not committed; the commit
-            is another version already. ManifestError: the bundle is damaged. StoreError: the store fails.
+        RegistryError: the alias has named this version before a later one (that is a rollback); tracked files are not
+            committed; the commit is another version already; or the alias is moved, and something failed afterwards.
+        ManifestError: the bundle is damaged. StoreError: the store fails.
     """
     _check_words(by, reason)
     if picture and picture.suffix not in PICTURES:
@@ -137,9 +138,10 @@ def promote(
     generation = present.generation + 1 if present else 1
     version = _numbered(store, identity(data), tags, bump, by)
     tags.check_free(version.version, version.commit, tags.move_tag(alias, generation))
-    if present and sort_key(version.version) < sort_key(present.version):
+    older = present is not None and sort_key(version.version) < sort_key(present.version)
+    if present and older and any(event.version == version.version for event in history(store, alias)):
         raise RegistryError(
-            f"{bundle}: is version {version.version}, older than {alias}, which is {present.version}; "
+            f"{bundle}: is version {version.version}, which {alias} has left behind for {present.version}; "
             f"to go back, run `loupe registry rollback {version.version}`"
         )
     _claim(store, version)
@@ -167,10 +169,7 @@ def promote(
     step("explained")
     _move(store, event, present)
     step("moved")
-    finish(store, event, tags, step)
-    _show(store, say)
-    step("shown")
-    say(f"{alias}: {event.previous or 'nothing'} -> {event.version}")
+    _settle(store, event, tags, say, step)
     return event
 
 
@@ -205,7 +204,7 @@ def rollback(
     present = read_alias(store, alias)
     if present is None:
         raise RegistryError(f"{store.address}: {alias} was never set; promote a bundle first")
-    finish(store, present, tags)
+    finish(store, present, None)  # the log must have no gaps; tags can wait, production cannot
     if to is None:
         way = way_back(read_log(store), alias)
         if len(way) < 2:
@@ -232,9 +231,7 @@ def rollback(
         id=uuid.uuid4().hex,
     )
     _move(store, event, present)
-    finish(store, event, tags)
-    _show(store, say)
-    say(f"{alias}: {event.previous} -> {event.version}")
+    _settle(store, event, tags, say)
     return event
 
 
@@ -325,7 +322,7 @@ def verify(store: Store, tags: Tags | None = None, *, abandoned: float = ABANDON
         generations = [one.generation for one in events if one.alias == event.alias]
         if generations != list(range(1, event.generation + 1)):
             findings.append(Finding(f"{event.alias}: its log has the moves {generations}, not all up to now", False))
-    if look(_show, store, say):
+    if versions and look(_show, store, say):
         findings.append(Finding("index.html was out of date", True))
     return findings
 
@@ -408,8 +405,8 @@ def _unmoved(store: Store, alias: str, champion: Event | None) -> Event | None:
 def _lost(alias: str, before: Event | None, now: Event | None) -> str:
     came = f"{now.version} by {now.by} at {now.moved_at}" if now else "nothing"
     return (
-        f"{alias}: was moved meanwhile, from {before.version if before else 'nothing'} to {came}; nothing was changed. "
-        "The decision was made against another champion: judge the bundle again"
+        f"{alias}: was moved meanwhile, from {before.version if before else 'nothing'} to {came}; this promotion "
+        "did not touch it. Its decision was made against another champion: judge the bundle again"
     )
 
 
@@ -473,6 +470,20 @@ def _move(store: Store, event: Event, present: Event | None) -> None:
     if found == present and store.swap(name, encode(event.to_json()), there.tag if there else None):
         return
     raise LostRaceError(_lost(event.alias, present, read_alias(store, event.alias)))
+
+
+def _settle(store: Store, event: Event, tags: Tags | None, say: Say, step: Step = lambda name: None) -> None:
+    """All that comes after a move. Raises RegistryError that says that the alias is moved, whatever went wrong then."""
+    try:
+        finish(store, event, tags, step)
+        _show(store, say)
+    except InputError as error:
+        raise RegistryError(
+            f"{event.alias}: names version {event.version} now, but not all that belongs to it was written: {error}. "
+            "Then run `loupe registry verify`"
+        ) from None
+    step("shown")
+    say(f"{event.alias}: {event.previous or 'nothing'} -> {event.version}")
 
 
 def _show(store: Store, say: Say) -> bool:

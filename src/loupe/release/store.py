@@ -195,8 +195,8 @@ class S3Store:
         except ImportError:
             raise StoreError(f"{address}: S3 needs the extra `serve`: pip install 'loupe[serve]'") from None
         self._lost_connection, self._answer = BotoCoreError, ClientError
-        retries = {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))}
         with self._told(""):
+            retries = {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))}
             self._client: Any = boto3.client(
                 "s3", config=Config(connect_timeout=10, read_timeout=SECONDS, retries=retries)
             )
