@@ -121,6 +121,23 @@ def test_what_is_not_replaced(store: Store, publish: Publish, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@on_disk
+def test_links_and_the_present_folder(
+    store: Store, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("one")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert pull(store, tmp_path / "link", say=silent).folder == tmp_path / "real"
+    assert (tmp_path / "link").is_symlink()
+    verify_folder(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    assert pull(store, Path(), say=silent).fetched == 0
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RegistryError, match="holds no bundle"):
+        pull(store, Path(), say=silent)
+
+
 def forge(store: Store, **changes: Any) -> None:
     """Another production alias than the real one."""
     event = read_alias(store, "production")

@@ -55,7 +55,7 @@ def pull(store: Store, folder: Path, name: str = "production", say: Say = print)
 
     Args:
         store: where from.
-        folder: for the bundle; it belongs to `pull`, which replaces all of it.
+        folder: for the bundle; it belongs to `pull`, which replaces all of it. Where it is a link, what it leads to.
         name: an alias, or the number of a version.
         say: receives what is done.
 
@@ -68,6 +68,7 @@ def pull(store: Store, folder: Path, name: str = "production", say: Say = print)
     from filelock import FileLock
 
     wanted = find(store, name)
+    folder = folder.resolve()  # `.` has no name to put others beside, and what a link leads to is what is served
     try:
         if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise RegistryError(f"{folder}: is there and holds no bundle; choose a new folder, all of it is replaced")
