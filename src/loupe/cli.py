@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from loupe.errors import InputError
+from loupe.release.commands import app as registry
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(registry, name="registry")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
