@@ -244,7 +244,7 @@ def drift(
     outcome = compare(before, now, min_batch=min_batch)
     if out:
         write_drift(out, outcome, before, now)
-    typer.echo(to_json(outcome) if as_json else f"{drift_table(outcome)}\n\n{verdict(outcome, min_batch)}")
+    typer.echo(to_json(outcome).rstrip() if as_json else f"{drift_table(outcome)}\n\n{verdict(outcome, min_batch)}")
     undecodable = [summarise(table)["undecodable"] for table in tables.values()]
     for one in undecodable:
         _name_undecodable(one)
