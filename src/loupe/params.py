@@ -160,6 +160,16 @@ class Quality:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Retrain:
+    """When new pictures are reason to train anew; profiles/sample.yaml gives the reason of each."""
+
+    drift_share: Annotated[float, Field(ge=0, le=1)]
+    new_images: Annotated[int, Field(ge=1)]
+    champion_days: Annotated[float, Field(gt=0)]
+    min_batch: Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
 
@@ -172,6 +182,7 @@ class Params:
     train: Train
     quality: Quality
     evaluation: Evaluation
+    retrain: Retrain
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
