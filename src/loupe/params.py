@@ -155,6 +155,7 @@ class Quality:
     min_detail: Limit
     max_doubling: Limit
     max_blockiness: Limit
+    min_jpeg_quality: Limit
     max_noise: Limit
 
 
@@ -179,6 +180,16 @@ class Promotion:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Retrain:
+    """When new pictures are reason to train anew; profiles/sample.yaml gives the reason of each."""
+
+    drift_share: Annotated[float, Field(ge=0, le=1)]
+    new_images: Annotated[int, Field(ge=1)]
+    champion_days: Annotated[float, Field(gt=0)]
+    min_batch: Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
 
@@ -192,6 +203,7 @@ class Params:
     quality: Quality
     evaluation: Evaluation
     promotion: Promotion
+    retrain: Retrain
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

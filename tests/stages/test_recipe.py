@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 RECIPE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 # They check and report, but shape no result: a new key or a better message must not retrain.
 NEUTRAL = {"loupe", "loupe.errors", "loupe.params", "loupe.stages", "loupe.stages.running"}
+# They decide whether the recipe runs and where its result goes: read by a stage, a changed limit would retrain.
+UNSTAGED = {"retrain", "promotion"}
 
 
 def listed_modules(stage: str) -> set[str]:
@@ -22,7 +24,7 @@ def listed_modules(stage: str) -> set[str]:
         if dep.startswith("src/"):
             path = ROOT / dep
             assert path.exists(), f"{stage}: {dep} is listed but does not exist"
-            files = path.rglob("*.py") if path.is_dir() else [path]
+            files = path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []
             modules |= {".".join(file.relative_to(ROOT / "src").with_suffix("").parts) for file in files}
     return {module.removesuffix(".__init__") for module in modules}
 
@@ -49,5 +51,4 @@ def test_every_profile_is_valid(name: str, tmp_path: Path) -> None:
 def test_every_stage_parameter_exists() -> None:
     known = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     used = {key.split(".")[0] for stage in RECIPE["stages"].values() for key in stage.get("params", [])}
-    decided_by_people = {"promotion"}  # promoting is no stage: it changes what the world gets
-    assert used == set(known) - decided_by_people, "every other section is read by a stage, and the other way round"
+    assert used == set(known) - UNSTAGED, "every section of params.yaml is read by a stage, and the other way round"
