@@ -70,8 +70,8 @@ class Contender:
 class Verification:
     """What checking the challenger's bundle found.
 
-    onnx_levels: largest difference between its ONNX model and the network, grey levels. golden_failed: how many of its
-    golden pictures did not come out as stored.
+    onnx_levels: largest difference between its ONNX model and the network, grey levels. golden_failed: how many checks of
+    its verify.py failed.
     """
 
     onnx_levels: float
@@ -403,7 +403,7 @@ def _bundle(verification: Verification | None, most_levels: float) -> list[Guard
     levels = None if verification is None else verification.onnx_levels
     failed = None if verification is None else verification.golden_failed
     onnx = "largest difference between ONNX and network" if verification else unknown
-    golden = "pictures that did not come out as stored" if verification else unknown
+    golden = "checks of verify.py that failed" if verification else unknown
     return [
         Guard("ONNX", levels, most_levels, False, "levels", levels is not None and levels <= most_levels, onnx),
         Guard("golden files", failed, 0, False, "", failed == 0, golden),
