@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.cli_registry import app as registry
 from loupe.errors import InputError
-from loupe.release.commands import app as registry
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -137,6 +137,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Package:
+    """What the bundle holds beside the float model."""
+
+    int8: bool
+
+
+@dataclass(frozen=True, config=STRICT)
 class Limit:
     """Where a fact of a picture becomes a warning, and where it is critical; null: never."""
 
@@ -202,6 +209,7 @@ class Params:
     train: Train
     quality: Quality
     evaluation: Evaluation
+    package: Package
     promotion: Promotion
     retrain: Retrain
 

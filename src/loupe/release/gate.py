@@ -70,8 +70,8 @@ class Contender:
 class Verification:
     """What checking the challenger's bundle found.
 
-    onnx_levels: largest difference between its ONNX model and the network, grey levels. golden_failed: how many checks of
-    its verify.py failed.
+    onnx_levels: largest difference between its ONNX model and the network, grey levels. golden_failed: how many checks
+    of its verify.py failed.
     """
 
     onnx_levels: float

@@ -113,6 +113,7 @@ def promote(
     from loupe.release.drawing import decision_picture
     from loupe.release.gate import Limits, Override, decision_table
     from loupe.release.judging import judge
+    from loupe.release.measure import measure
     from loupe.release.store import open_store
     from loupe.release.tags import Tags
 
@@ -145,7 +146,7 @@ def promote(
             opened,
             bundle,
             Tags(repo),
-            decision.as_dict(),
+            decision.as_dict() | {"measured": measure(sorted(bundle.glob("*.onnx")))},
             champion=champion,
             by=who,
             reason=reason,
