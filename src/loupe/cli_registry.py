@@ -196,6 +196,19 @@ def pull(
 
 
 @app.command()
+def triton(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Triton's model repository.")],
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="What was pulled.")] = Path("model"),
+    name: Annotated[str, typer.Option(metavar="NAME", help="What clients ask for.")] = "rdn-x2",
+    int8: Annotated[bool, typer.Option("--int8", help="The 8-bit variant, if the bundle holds one.")] = False,
+) -> None:
+    """Lay out a pulled bundle for NVIDIA's Triton Inference Server."""
+    from loupe.release.triton import export
+
+    typer.echo(f"{export(bundle, out, name, 'model-int8.onnx' if int8 else 'model.onnx')}: written")
+
+
+@app.command()
 def verify(store: Address = STORE, repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Check every file, alias, log entry and tag, and mend what a dead promotion left; exit code 1 if something stays.
 

@@ -31,6 +31,7 @@ from loupe.release.admission import Limits
 from loupe.release.bundle import Bundle, Source, write_bundle
 from loupe.release.manifest import MANIFEST, identity, verify_folder, write_manifest
 from loupe.release.measure import measure
+from loupe.release.triton import export
 
 HOSTILE = "<b>[x](http:x)|`y.png"
 CONFIG = {"name": "rdn", "D": 1, "C": 1, "G": 8, "G0": 8, "scale": 2, "residual": "bicubic"}
@@ -320,3 +321,19 @@ def test_the_lines_in_the_documentation_enlarge_a_picture(bundle: Path, tmp_path
     large = np.asarray(Image.open(tmp_path / "large.png"))
     expected = stored(bundle).enlarge(picture(4, 31, 45))
     assert np.abs(large.astype(int) - expected).max() <= 1
+
+
+def test_for_triton_names_types_and_the_file_are_those_of_the_contract(made: Path, tmp_path: Path) -> None:
+    folder = export(made, tmp_path / "repository", "shop_x2")
+    assert (folder / "1" / "model.onnx").read_bytes() == (made / "model.onnx").read_bytes()
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+    config = (folder / "config.pbtxt").read_text()
+    names = re.findall(r'name: "(.*)"', config)
+    assert names == ["shop_x2", session.get_inputs()[0].name, session.get_outputs()[0].name]
+    assert config.count("TYPE_UINT8") == 2
+    assert config.count("[ -1, -1, 3 ]") == 2
+    export(made, tmp_path / "repository", "shop_x2", "model-int8.onnx")
+    assert (folder / "1" / "model.onnx").read_bytes() == (made / "model-int8.onnx").read_bytes()
+    for name, model, message in (("../x", "model.onnx", "no name for a model"), ("x", "other.onnx", "has no other")):
+        with pytest.raises(InputError, match=message):
+            export(made, tmp_path / "repository", name, model)
