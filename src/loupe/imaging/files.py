@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import stat
 import warnings
@@ -200,9 +201,9 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; it appears under its name when the block ends well, else not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name itself may be as long as names can be
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("w+b") as stream:  # Pillow reads what it wrote of a TIFF with pages
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
