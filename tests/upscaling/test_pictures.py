@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps, PngImagePlugin
 from tests.conftest import picture
 from tests.horrors import make_horrors, png
-from tests.upscaling.enlargers import Bicubic, Repeating, network
+from tests.upscaling.enlargers import Bicubic, Repeating
+from tests.upscaling.networks import network
 
 from loupe.imaging.files import ImageError
 from loupe.imaging.resize import Pixels
@@ -114,8 +115,8 @@ def test_orientation_is_applied_and_its_tag_removed(tmp_path: Path, orientation:
     exif[0x0112] = orientation
     exif[0x010F] = "a maker"
     exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 48, 32
-    options: dict[str, Any] = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
-    source.save(tmp_path / f"a.{suffix}", exif=exif.tobytes(), **options)
+    writing: dict[str, dict[str, Any]] = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
+    source.save(tmp_path / f"a.{suffix}", exif=exif.tobytes(), **writing.get(suffix, {}))
     enlarged(tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}")
     with Image.open(tmp_path / f"a.{suffix}") as before, Image.open(tmp_path / f"b.{suffix}") as after:
         assert after.getexif().get(0x0112, 1) == 1

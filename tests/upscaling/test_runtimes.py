@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import picture
-from tests.upscaling.enlargers import CONFIG, network
+from tests.upscaling.networks import CONFIG, network
 
 import loupe
 from loupe.errors import InputError

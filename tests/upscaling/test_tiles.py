@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import picture
-from tests.upscaling.enlargers import CONFIG, Blurring, network
+from tests.upscaling.enlargers import Blurring
+from tests.upscaling.networks import CONFIG, network
 
 from loupe.imaging.resize import Pixels
 from loupe.models.inference import to_pixels, to_tensor

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +62,15 @@ class LoadedImage:
         return self.pixels if self.pixels.ndim == 3 else np.repeat(self.pixels[..., None], 3, axis=2)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The files in `folder` and below with an image's suffix, sorted by path; hidden ones are left out.
+def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]:
+    """The files in `folder` and below with one of `suffixes`, sorted by path; hidden ones are left out.
 
     Raises:
         ImageError: there is no such folder.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

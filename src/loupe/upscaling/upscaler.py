@@ -84,12 +84,8 @@ class Upscaler:
             enlarged = Image.fromarray(self.upscale(np.asarray(plain)))
             enlarged.info = {key: value for key, value in image.info.items() if key != "transparency"}
             return enlarged
-        if (
-            image.dtype != np.uint8
-            or 0 in image.shape
-            or image.shape[2:] not in ((), (2,), (3,), (4,))
-            or image.ndim < 2
-        ):
+        known = image.ndim > 1 and image.shape[2:] in ((), (2,), (3,), (4,)) and 0 not in image.shape
+        if image.dtype != np.uint8 or not known:
             raise InputError(f"{image.dtype} {list(image.shape)}: a picture is uint8 [H, W], [H, W, 3] or [H, W, 4]")
         return self._tiler.whole(image)
 
