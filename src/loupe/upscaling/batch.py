@@ -28,7 +28,7 @@ from typing import Any, Literal
 from loupe.errors import InputError
 from loupe.imaging.files import FORMATS, SUFFIXES, ImageError, find_images, read_bytes
 from loupe.threads import in_order
-from loupe.upscaling.pictures import Picture, check_sides, read_picture, write_picture
+from loupe.upscaling.pictures import Picture, check_sides, read_picture, write_large, write_picture
 from loupe.upscaling.upscaler import Upscaler
 
 JOURNAL, FAILURES = ".loupe.jsonl", "failures.jsonl"
@@ -274,7 +274,9 @@ def upscale_all(
     stop = stop or Stop()
     steps = _Steps(upscaler, journal, kind, stop)
     read = in_order(steps.read, jobs, workers=1, ahead=1)
-    yield from in_order(steps.write, map(steps.enlarge, read), workers=WRITERS, ahead=1)
+    for work in in_order(steps.write, map(steps.enlarge, read), workers=WRITERS, ahead=1):
+        if work.outcome:
+            yield work.outcome
 
 
 def examine(
@@ -283,7 +285,9 @@ def examine(
     """What `upscale_all` would do, without the network and without writing: `left` stands for what would be made."""
     steps = _Steps(upscaler, journal, kind, Stop())
     for work in map(steps.read, jobs):
-        yield work.outcome or work.ended("left")
+        outcome = work.outcome or work.ended("left").outcome
+        if outcome:
+            yield outcome
 
 
 def exit_code(found: dict[str, Any], stop: Stop) -> int:
@@ -318,16 +322,17 @@ class _Work:
     job: Job
     key: str = ""
     picture: Picture | None = None
+    size: tuple[int, int] | None = None
     outcome: Outcome | None = None
-    size: tuple[int, int] = (0, 0)
 
-    def ended(self, state: State, reason: str = "", notes: tuple[str, ...] = ()) -> Outcome:
-        frames = len(self.picture.frames) if self.picture else 0
-        known = self.picture.notes if self.picture else ()
-        return Outcome(self.job, state, reason, (*known, *notes), self.size, frames)
+    def ended(self, state: State, reason: str = "", notes: tuple[str, ...] = ()) -> _Work:
+        height, width = self.picture.shape[:2] if self.picture else (0, 0)
+        frames, known = (max(1, len(self.picture.frames)), self.picture.notes) if self.picture else (0, ())
+        outcome = Outcome(self.job, state, reason, (*known, *notes), self.size or (width, height), frames)
+        return replace(self, picture=None, outcome=outcome)
 
     def failed(self, error: Exception) -> _Work:
-        return replace(self, outcome=self.ended("failed", _reason(error, self.job)), picture=None)
+        return self.ended("failed", _reason(error, self.job))
 
 
 class _Steps:
@@ -343,46 +348,54 @@ class _Steps:
     def read(self, job: Job) -> _Work:
         work = _Work(job)
         if self._stop.event.is_set():
-            return replace(work, outcome=work.ended("left"))
+            return work.ended("left")
         try:
             data = read_bytes(job.source)
             work = replace(work, key=f"{hashlib.sha256(data).hexdigest()} {self._settings}")
             if self._journal and self._journal.holds(job, work.key):
-                return replace(work, outcome=work.ended("skipped"))
+                return work.ended("skipped")
             scale = self._upscaler.scale
             picture = read_picture(job.source, data, scale)
             if self._kind:
                 picture = replace(picture, format=KINDS[self._kind])
-            height, width = picture.frames[0].shape[:2]
+            height, width = picture.shape[:2]
             check_sides(job.source, picture.format, height * scale, width * scale)
             return replace(work, picture=picture, size=(width, height))
         except Exception as error:
             return work.failed(error)
 
     def enlarge(self, work: _Work) -> _Work:
-        if work.outcome or not work.picture:
+        picture = work.picture
+        if not picture:
             return work
         if self._stop.event.is_set():
-            return replace(work, outcome=work.ended("left"))
+            return work.ended("left")
         try:
-            frames = tuple(map(self._upscaler.upscale, work.picture.frames))
-            return replace(work, picture=replace(work.picture, frames=frames))
+            if picture.large:  # encoded while the network works: it would be too large to wait for its turn
+                strips = self._upscaler.strips(picture.large)
+                return self._written(work, write_large(work.job.target, picture, strips, self._upscaler.scale))
+            frames = tuple(map(self._upscaler.upscale, picture.frames))
+            return replace(work, picture=replace(picture, frames=frames))
         except Exception as error:
-            return work.failed(error)
+            return self._failed(work, error)
 
-    def write(self, work: _Work) -> Outcome:
-        if work.outcome or not work.picture:
-            return work.outcome or work.ended("left")
+    def write(self, work: _Work) -> _Work:
+        if not work.picture:
+            return work
         try:
-            notes = write_picture(work.job.target, work.picture)
-            if self._journal:
-                self._journal.add(work.job, work.key)
-            return work.ended("done", notes=notes)
+            return self._written(work, write_picture(work.job.target, work.picture))
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                self._stop.ask(f"{work.job.target}: no room left on the disk; make room and run again, it goes on")
-            failed = work.failed(error).outcome
-            return failed or work.ended("failed")
+            return self._failed(work, error)
+
+    def _written(self, work: _Work, notes: tuple[str, ...]) -> _Work:
+        if self._journal:
+            self._journal.add(work.job, work.key)
+        return work.ended("done", notes=notes)
+
+    def _failed(self, work: _Work, error: Exception) -> _Work:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            self._stop.ask(f"{work.job.target}: no room left on the disk; make room and run again, it goes on")
+        return work.failed(error)
 
 
 def _reason(error: Exception, job: Job) -> str:

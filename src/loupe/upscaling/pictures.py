@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import struct
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,11 +32,14 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from loupe.imaging.files import ImageError, atomic_file, decoded, eight_bits, expanded, on_white, read_bytes
 from loupe.imaging.resize import Pixels
+from loupe.upscaling.streams import STREAMED, write_strips
 
 SIDES = {"JPEG": 65535, "WEBP": 16383, "GIF": 65535, "AVIF": 65536}  # the most pixels a side that a format can hold
 OPAQUE = ("JPEG", "BMP")  # formats without transparency, as Pillow writes them
 WITHOUT_PROFILE = ("GIF", "BMP")
 MOVING = ("GIF", "PNG", "WEBP", "AVIF")  # formats with animations
+LARGE = 4_000_000  # pixels: above, a picture lies on disk, and its copy is written while it is made
+SPILLED_ROWS = 64
 ANIMATED_PIXELS = 50_000_000  # of all frames together: they are held in memory at once
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 92, 92, 90  # at least; a JPEG of higher quality keeps its own
 LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd")
@@ -68,13 +73,49 @@ class Kept:
     default_image: bool = False  # of an animated PNG: its first frame is shown only where animations are not
 
 
+class Spilled:
+    """Samples of a large picture in a file without a name, which takes no memory and vanishes with this object.
+
+    Attributes:
+        shape: as that of an array, (H, W) or (H, W, C); `spilled[top:bottom]` reads these rows as uint8.
+
+    Raises:
+        ImageError: there is no room for it.
+    """
+
+    def __init__(self, image: Image.Image, path: Path) -> None:
+        channels = len(image.getbands())
+        self.shape = (image.height, image.width, channels)[: 3 if channels > 1 else 2]
+        self._row = image.width * channels
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed when nobody needs it any more
+        try:
+            for top in range(0, image.height, SPILLED_ROWS):
+                strip = image.crop((0, top, image.width, min(image.height, top + SPILLED_ROWS)))
+                self._file.write(strip.tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise ImageError(
+                f"{path}: refused: no room for it in {tempfile.gettempdir()} ({error.strerror}); name another folder "
+                "in TMPDIR"
+            ) from None
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        top, bottom = rows.start, min(rows.stop, self.shape[0])
+        data = os.pread(self._file.fileno(), (bottom - top) * self._row, top * self._row)
+        return np.frombuffer(data, np.uint8).reshape(bottom - top, *self.shape[1:])
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded file.
 
     path: where it was read. format: Pillow's name of what it is, or is to become. frames: uint8 [H, W] gray, [H, W, 2]
     gray and alpha, [H, W, 3] RGB or [H, W, 4] RGB and alpha (not premultiplied); from one frame, all of one kind.
-    notes: what was changed. kept: what its copy takes over.
+    large: a single frame of over LARGE pixels, instead. notes: what was changed. kept: what its copy takes over.
     """
 
     path: Path
@@ -82,6 +123,12 @@ class Picture:
     frames: tuple[Pixels, ...]
     notes: tuple[str, ...] = ()
     kept: Kept = field(default_factory=Kept)
+    large: Spilled | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first frame, as that of an array."""
+        return self.large.shape if self.large else self.frames[0].shape
 
 
 def read_picture(path: Path, data: bytes | None = None, scale: int = 2) -> Picture:
@@ -101,21 +148,24 @@ def read_picture(path: Path, data: bytes | None = None, scale: int = 2) -> Pictu
         notes = ["16 bits reduced to 8"] if deep or mode.startswith("I") else []
         first = _upright(image, notes)
         kept = _kept(image, data, (first.width * scale, first.height * scale), notes)
-        frames, durations = [_plain(first, path, notes)], [float(image.info.get("duration", 0))]
         if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX") and not mode.startswith("I"):
             kept = replace(kept, profile=b"", chunks=())  # they described other samples
         if kind == "MPO":
             kind = "JPEG"  # the pictures behind the first are previews, or depth
         elif kind in MOVING or kind == "TIFF":
-            count = getattr(image, "n_frames", 1)
+            count = _count(image)
         pixels = first.width * first.height
+        if count == 1 and pixels > LARGE:
+            large = Spilled(_plain(first, path, notes), path)
+            return Picture(path, kind, (), tuple(dict.fromkeys(notes)), kept, large)
+        frames, durations = [np.asarray(_plain(first, path, notes))], [float(image.info.get("duration", 0))]
         for number in range(1, count):
             image.seek(number)
             pixels += image.width * image.height
             if pixels > ANIMATED_PIXELS:
                 limit = ANIMATED_PIXELS // 10**6
                 raise ImageError(f"{path}: refused: {count} frames of over {limit} megapixels in all; split it")
-            frames.append(_plain(_upright(image, []), path, []))
+            frames.append(np.asarray(_plain(_upright(image, []), path, [])))
             durations.append(float(image.info.get("duration", 0)))
         if count > 1:
             kept = replace(kept, durations=tuple(durations))
@@ -133,6 +183,30 @@ def check_sides(path: Path, kind: str, height: int, width: int) -> None:
             f"{path}: refused: {width} x {height} pixels are more than {kind} can hold, {SIDES[kind]} a side; "
             "write it as PNG (--format png)"
         )
+
+
+def write_large(path: Path, picture: Picture, strips: Iterator[Pixels], scale: int) -> tuple[str, ...]:
+    """Write the enlarged picture while it is made; see `write_picture`.
+
+    Args:
+        path: where to.
+        picture: as it was read; one frame.
+        strips: of the enlarged one, uint8 [some rows, W * scale(, C)].
+        scale: how many times larger it is on each side.
+    """
+    if picture.format not in STREAMED:
+        whole = np.concatenate(list(strips))
+        return write_picture(path, replace(picture, frames=(whole,)))
+    height, width = (side * scale for side in picture.shape[:2])
+    notes: list[str] = []
+    mode = ("L", "LA", "RGB", "RGBA")[(1, *picture.shape[2:])[-1] - 1]
+    if picture.format in OPAQUE and mode in ("LA", "RGBA"):
+        notes.append(f"{mode} composited on white: {picture.format} has no transparency")
+        strips = (np.asarray(on_white(Image.fromarray(strip))) for strip in strips)
+    options = _options(picture.format, picture.kept, mode, False, notes)
+    with atomic_file(path) as stream:
+        write_strips(stream, picture.format, strips, height, width, options)
+    return tuple(notes)
 
 
 def write_picture(path: Path, picture: Picture) -> tuple[str, ...]:
@@ -176,21 +250,34 @@ def _save(images: Sequence[Image.Image], stream: BinaryIO, kind: str, options: d
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The picture as its EXIF orientation means it; itself where there is nothing to do: a copy costs memory."""
     try:
+        if image.getexif().get(ORIENTATION, 1) in (0, 1):
+            return image
         turned = ImageOps.exif_transpose(image)
-        if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-            notes.append("turned upright by its EXIF orientation")
     except METADATA_ERRORS:
-        return image.copy()
+        return image
+    notes.append("turned upright by its EXIF orientation")
     return turned
 
 
-def _alike(frames: Sequence[Image.Image]) -> tuple[Pixels, ...]:
-    """Frames as arrays of one kind, which has all that any of them has."""
-    modes = {frame.mode for frame in frames}
+def _count(image: Image.Image) -> int:
+    """Frames of a decoded picture, which stays at the first: counting throws its pixels away."""
+    count = getattr(image, "n_frames", 1)
+    if count > 1:
+        image.seek(0)
+    image.load()
+    return count
+
+
+def _alike(frames: Sequence[Pixels]) -> tuple[Pixels, ...]:
+    """Frames of one kind, which has all that any of them has."""
+    modes = {Image.fromarray(frame[:1, :1]).mode for frame in frames}
+    if len(modes) == 1:
+        return tuple(frames)
     colour, alpha = modes & {"RGB", "RGBA"}, modes & {"LA", "RGBA"}
     common = ("RGBA" if alpha else "RGB") if colour else ("LA" if alpha else "L")
-    return tuple(np.asarray(frame if frame.mode == common else frame.convert(common)) for frame in frames)
+    return tuple(np.asarray(Image.fromarray(frame).convert(common)) for frame in frames)
 
 
 def _plain(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:

@@ -81,8 +81,17 @@ class Tiler:
         Raises:
             TooLittleMemoryError: see there.
         """
-        strips = list(self.strips(picture))
-        return strips[0] if len(strips) == 1 else np.concatenate(strips)
+        whole: Pixels | None = None
+        top, rows = 0, len(picture) * self._scale
+        for strip in self.strips(picture):
+            if len(strip) == rows:
+                return strip
+            if whole is None:
+                whole = np.empty((rows, *strip.shape[1:]), np.uint8)
+            whole[top : top + len(strip)] = strip
+            top += len(strip)
+        assert whole is not None  # noqa: S101  # a picture has at least one row
+        return whole
 
     def strips(self, picture: Rows) -> Iterator[Pixels]:
         """The enlarged picture in strips, uint8 [some rows, W * scale(, C)], from top to bottom.
