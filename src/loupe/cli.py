@@ -146,6 +146,24 @@ def upscale(
 
 
 @app.command()
+def demo(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An image file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The page; else NAME.html here.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
+) -> None:
+    """Look at one picture, before and after, through a magnifying glass: a page that opens from the disk."""
+    from loupe.upscaling.demo import write_demo
+    from loupe.upscaling.upscaler import load
+
+    page = out or Path(f"{picture.stem}.html")
+    for note in write_demo(page, picture, load(model or _model_here())):
+        typer.echo(f"{_printable(picture)}: {note}", err=True)
+    typer.echo(f"look at {_printable(page)}")
+
+
+@app.command()
 def evaluate(
     hr: Annotated[Path, typer.Option(metavar="DIR", help="Ground truth.")],
     lr: Annotated[

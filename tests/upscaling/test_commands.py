@@ -94,3 +94,12 @@ def test_a_missing_file_is_a_failure_of_that_file(tmp_path: Path, bundle: Path) 
     assert done.returncode == 1
     assert "gone.png: refused: cannot be read" in done.stderr
     assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_demo_writes_one_page(tmp_path: Path, bundle: Path) -> None:
+    write_png(tmp_path / "a.png", picture(1, 10, 10))
+    done = run("demo", "a.png", "--model", bundle, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "look at a.html\n"
+    assert "10 × 10 pixels, enlarged to 20 × 20" in (tmp_path / "a.html").read_text("utf-8")
+    assert run("demo", "gone.png", "--model", bundle, cwd=tmp_path).returncode == 2
