@@ -85,14 +85,14 @@ def rates(folder: Path, paths: list[Path]) -> dict[str, float]:
 def parts(path: Path) -> dict[str, float]:
     """Milliseconds of one core that each fact of a file takes, beside those that decoding takes."""
     data = read_bytes(path)
-    with decoded(path, data) as (image, _):
-        plain = eight_bits(image, path)
+    with decoded(path, data) as picture:
+        plain = eight_bits(picture.image, path)
         samples = facts.sampled(plain, 1)
         activity = np.abs(samples.below) + np.abs(samples.right)
         works: dict[str, Callable[[], Any]] = {
             "decoding": lambda: decode_alone(path),
             "sha256": lambda: hashlib.sha256(data).hexdigest(),
-            "header": lambda: facts.header_facts(image, path),
+            "header": lambda: facts.header_facts(picture, path),
             "taking steps": lambda: facts.steps(plain),
             "taking tiles": lambda: facts.tiles(plain, activity),
             "taking all samples": lambda: facts.sampled(plain, 1),

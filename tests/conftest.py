@@ -1,7 +1,10 @@
-"""Shared by all tests: small pictures and an index made of them."""
+"""Shared by all tests: small pictures, an index made of them, and an S3 server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -59,3 +62,43 @@ def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
         return PatchIndex(folder)
 
     return make
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server on loopback: its address, an empty bucket of the test's own, and a boto3 client."""
+
+    endpoint: str
+    bucket: str
+    client: Any
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of moto's S3 server, started once a session."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] of the extra `dev` is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An S3 server with an empty bucket, which the environment names to all clients."""
+    boto3 = pytest.importorskip("boto3")
+    settings = {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "no-aws-config"),
+        "NO_PROXY": "127.0.0.1",  # a proxy of the environment must not see loopback
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    bucket = f"bucket-{uuid4()}"
+    client.create_bucket(Bucket=bucket)
+    return S3(s3_endpoint, bucket, client)

@@ -30,15 +30,18 @@ class Horror:
     listed: bool = True
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG file by hand: `rows` are its scan lines, each with a filter byte; they may be fewer than `height`."""
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, more: dict[bytes, bytes] | None = None) -> bytes:
+    """A PNG file by hand: `rows` are its scan lines, each with a filter byte; they may be fewer than `height`.
+
+    `more` chunks, by their kind, go before the pixels, or after them if they come after an IDAT of their own.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
-    body = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+    chunks = {b"IHDR": header, **(more or {}), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks.items())
 
 
 def make_horrors(folder: Path) -> dict[str, Horror]:
@@ -82,6 +85,8 @@ def make_horrors(folder: Path) -> dict[str, Horror]:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     save("tagged.jpg", good, "JPEG", {"icc_profile": profile}, icc="sRGB built-in")
     save("bad-profile.png", good, "PNG", {"icc_profile": b"no profile"}, icc="damaged")
+    save("bad-exif.jpg", good, "JPEG", {"exif": b"Exif\0\0II*\0"}, orientation=1)  # ends before its directory
+    save("print.tif", Image.merge("LAB", good.split()), "TIFF", mode="LAB")
     more = {"save_all": True, "append_images": [Image.fromarray(picture(seed)) for seed in (2, 3)]}
     save("moving.gif", good, "GIF", more, frames=3)
     save("moving.webp", good, "WEBP", more, frames=3)
@@ -100,6 +105,10 @@ def make_horrors(folder: Path) -> dict[str, Horror]:
         whole = outside / f"whole.{suffix}"
         Image.fromarray(picture(4, 300, 300)).save(whole, format=kind)
         expect(f"torn.{suffix}", DAMAGED).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    good.save(outside / "whole.avif")
+    whole_avif = (outside / "whole.avif").read_bytes()
+    start = whole_avif.index(b"mdat") + 4
+    expect("avif-called.jpg", DAMAGED).write_bytes(whole_avif[:start] + b"\xff" * 40 + whole_avif[start + 40 :])
     expect("empty.png", "refused: the file is empty").touch()
     expect("text.jpg", NO_IMAGE).write_text("Dear shop, the picture is attached.")
     expect("page.png", NO_IMAGE).write_text("<html><body>404 Not Found</body></html>")

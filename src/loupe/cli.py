@@ -10,12 +10,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from loupe.errors import InputError
+from loupe.release.commands import app as registry
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -23,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(registry, name="registry")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
 MODELS = "A bundle, a model's folder, or an ONNX file; else bundle/ or models/ here."
@@ -298,6 +301,53 @@ def facts(
 
 
 @app.command()
+def ingest(
+    inbox: Annotated[str, typer.Argument(metavar="INBOX", help="Folder of pictures, or s3://BUCKET/PREFIX.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page that shows every decision.")] = Path(
+        "reports/ingest"
+    ),
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Push the new version, then remove from the inbox what is in it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and show, but take nothing in.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take product images into data/products, or into quarantine/ with the reason; then `dvc add` updates data.dvc.
+
+    Pictures whose pixels are repeated, or that JPEG has damaged, are made smaller first. Taking in the same inbox again
+    adds nothing. Exit code 1 if some were not accepted.
+    """
+    from dataclasses import asdict
+
+    from loupe.params import load_params
+    from loupe.quality.gate import Limits
+    from loupe.quality.ingest import ingesting
+    from loupe.quality.sheet import write_sheet
+
+    limits = Limits.of(asdict(load_params().quality))
+    with ingesting(inbox, limits, dry_run=dry_run, clear=clear, bar=_bar) as ingested:
+        page = write_sheet(out, ingested, dry_run)
+    for one in ingested.decisions:
+        if one.state in ("quarantined", "changed"):
+            name = one.name if one.name.isprintable() else repr(one.name)
+            typer.echo(f"{name}: {one.reason or 'changed while it was read; run again'}", err=True)
+    if as_json:
+        typer.echo(json.dumps(ingested.to_json(), indent=2))
+    else:
+        typer.echo(ingested.verdict)
+        if dry_run:
+            typer.echo("a trial: nothing was taken in")
+        elif ingested.before == ingested.after:
+            typer.echo("data.dvc is as it was")
+        else:
+            typer.echo("data.dvc has changed: commit it, and `dvc repro` goes on from there")
+        if clear:
+            typer.echo(f"{ingested.cleared} files removed from the inbox")
+    typer.echo(f"look at {page}", err=True)
+    raise typer.Exit(1 if ingested.count("quarantined") or ingested.count("changed") else 0)
+
+
+@app.command()
 def profile(
     name: Annotated[str, typer.Argument(help="A file of profiles/, without .yaml; none lists them.")] = "",
 ) -> None:
@@ -352,6 +402,13 @@ def _bytes(size: str) -> int:
 def _printable(path: Path) -> str:
     """A file's name as it can be printed: names of strangers may hold line breaks, colours, or no text at all."""
     return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _bar(total: int | None, what: str) -> Callable[[], object]:
+    """A progress bar on a terminal; gives what is to be called after each step."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit="image", disable=not sys.stderr.isatty()).update
 
 
 def main() -> None:

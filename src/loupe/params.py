@@ -155,6 +155,7 @@ class Quality:
     min_detail: Limit
     max_doubling: Limit
     max_blockiness: Limit
+    min_jpeg_quality: Limit
     max_noise: Limit
 
 

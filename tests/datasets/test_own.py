@@ -3,10 +3,10 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import S3
 from tests.datasets.conftest import png, zip_of
 from tests.file_server import Serving
 
@@ -131,39 +131,22 @@ def test_an_archive_without_splits(server: Serving, tmp_path: Path) -> None:
     assert tree(tmp_path / "photos") == {"unsplit/a.png", "unsplit/sub/a.png"}
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server on loopback, which the environment names."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] of the extra `dev` is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("aws") / "none"))
-        yield f"http://{host}:{port}"
-    server.stop()
-
-
-def test_pictures_below_an_s3_prefix(s3: str, tmp_path: Path) -> None:
+def test_pictures_below_an_s3_prefix(s3: S3, tmp_path: Path) -> None:
     s3fs = pytest.importorskip("s3fs")
     store = s3fs.S3FileSystem(skip_instance_cache=True)
-    store.mkdir("shop")
+    shop = s3.bucket
     for name in ("set/train/a.png", "set/valid/b.png", "set/readme.txt", "set/train/", "settled/c.png"):
-        store.pipe_file(f"shop/{name}", png(len(name)) if name.endswith(".png") else b"")
+        store.pipe_file(f"{shop}/{name}", png(len(name)) if name.endswith(".png") else b"")
     with atomic_folder(tmp_path / "photos") as folder:
-        written = take_url("s3://shop/set/", folder, tmp_path / "cache")
+        written = take_url(f"s3://{shop}/set/", folder, tmp_path / "cache")
         assert len(written) == 2
     assert tree(tmp_path / "photos") == {"train/a.png", "valid/b.png"}
     assert (tmp_path / "photos" / "train" / "a.png").read_bytes() == png(len("set/train/a.png"))
-    store.pipe_file("shop/bad/..\\a.png", png(1))
+    store.pipe_file(f"{shop}/bad/..\\a.png", png(1))
     for url, message in (
-        ("s3://shop/nothing", "no picture there"),
+        (f"s3://{shop}/nothing", "no picture there"),
         ("s3://nobody/set", "s3://nobody/set: .*; check the address, the credentials and AWS_ENDPOINT_URL"),
-        ("s3://shop/bad", "leads out of the folder"),
+        (f"s3://{shop}/bad", "leads out of the folder"),
     ):
         with pytest.raises(InputError, match=message), atomic_folder(tmp_path / "other") as folder:
             take_url(url, folder, tmp_path / "cache")

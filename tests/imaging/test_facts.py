@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from tests.conftest import picture
 
 from benchmarks.data import photograph
 from loupe.imaging import facts
 from loupe.imaging.facts import Facts, measure
+from loupe.imaging.files import UPRIGHT, read_image
 from loupe.imaging.likeness import NEAR, Hash, distance, perceptual_hash
 from loupe.imaging.resize import Pixels
 
@@ -80,7 +82,7 @@ def test_turned_files_of_one_picture_have_one_hash(tmp_path: Path, orientation: 
     upright = Image.fromarray(PHOTOGRAPH)
     if orientation > 1:
         back = {6: 8, 8: 6}.get(orientation, orientation)  # what undoes it
-        stored = upright.transpose(facts.UPRIGHT[back])
+        stored = upright.transpose(UPRIGHT[back])
     else:
         stored = upright
     exif = stored.getexif()
@@ -88,6 +90,29 @@ def test_turned_files_of_one_picture_have_one_hash(tmp_path: Path, orientation: 
     found = measured(tmp_path / "a.png", stored, exif=exif)
     assert (found.width, found.height, found.orientation) == (520, 460, orientation)
     assert distance(unpacked(found.perceptual_hash), perceptual_hash(GRAY)) <= 4
+
+
+def test_a_profile_that_is_no_bytes_is_a_damaged_one(tmp_path: Path) -> None:
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[34675] = 4  # a number where the profile belongs
+    tags[34675] = 7
+    found = measured(tmp_path / "a.tif", Image.fromarray(PHOTOGRAPH), tiffinfo=tags)
+    assert (found.decodable, found.icc) == (True, "damaged")
+    assert read_image(tmp_path / "a.tif").notes == ("its damaged colour profile ignored",)
+
+
+def test_the_name_of_a_profile_is_text_for_a_table(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    odd = profile.replace("sRGB".encode("utf-16-be"), "s\x1b\nB".encode("utf-16-be"))
+    found = measured(tmp_path / "a.png", Image.fromarray(PHOTOGRAPH), icc_profile=odd)
+    assert found.icc == "sB built-in"
+
+
+def test_lab_is_measured_as_the_colours_it_is_read_as(tmp_path: Path) -> None:
+    lab = Image.merge("LAB", [Image.new("L", (30, 20), level) for level in (255, 128, 128)])  # white
+    found = measured(tmp_path / "a.tif", lab)
+    assert (found.decodable, found.mode, found.white_share) == (True, "LAB", 1)
+    assert read_image(tmp_path / "a.tif").pixels.min() >= facts.WHITE
 
 
 def test_the_hash_of_small_pictures_is_exact_and_that_of_large_ones_near(tmp_path: Path) -> None:

@@ -1,18 +1,32 @@
 """Every kind of picture that a data folder may hold: used, converted with a note, or refused with a reason."""
 
+import io
 import os
 import struct
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from tests.horrors import png
 
-from loupe.imaging.files import MOST_BYTES, ImageError, atomic_file, atomic_folder, find_images, read_image, write_png
+from loupe.imaging.facts import measure
+from loupe.imaging.files import (
+    MOST_BYTES,
+    UPRIGHT,
+    ImageError,
+    atomic_file,
+    atomic_folder,
+    decoded,
+    find_images,
+    read_image,
+    write_png,
+)
 from loupe.imaging.resize import Pixels
 
 RGB: Pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+ROWS = b"".join(b"\0" + row.tobytes() for row in RGB)  # as PNG holds them
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -68,14 +82,7 @@ def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
 
 def test_sixteen_bit_colour_is_said_to_be_reduced(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
-    row = b"\0" + struct.pack(">6H", 0, 65535, 32768, 256, 512, 65280)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    path.write_bytes(png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 0, 65535, 32768, 256, 512, 65280)))
     loaded = read_image(path)
     np.testing.assert_array_equal(loaded.pixels, [[[0, 255, 128], [1, 2, 255]]])
     assert loaded.notes == ("16-bit colour reduced to 8 bits",)
@@ -95,13 +102,58 @@ def test_bilevel_becomes_gray(tmp_path: Path) -> None:
     assert loaded.notes == ("bilevel expanded to gray",)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "webp" else {}
+    loaded = read_image(save(tmp_path / f"a.{kind}", Image.fromarray(RGB), exif=exif, **options))
+    quarters = {3: 2, 6: 3, 8: 1}.get(orientation, 0)  # counter-clockwise
+    upright = {2: RGB[:, ::-1], 4: RGB[::-1], 5: RGB.swapaxes(0, 1), 7: RGB[::-1, ::-1].swapaxes(0, 1)}
+    np.testing.assert_array_equal(loaded.pixels, upright.get(orientation, np.rot90(RGB, quarters)))
+    if kind != "tif":  # whose decoder turns it
+        assert loaded.notes == ("turned upright by its EXIF orientation",) * (orientation in UPRIGHT)
+
+
+def test_a_turned_tiff_of_several_pictures_is_turned_once(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
     image = Image.fromarray(RGB)
-    exif = image.getexif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    loaded = read_image(save(tmp_path / "a.png", image, exif=exif))
-    np.testing.assert_array_equal(loaded.pixels, np.rot90(RGB, -1))
-    assert loaded.notes == ("turned upright by its EXIF orientation",)
+    path = save(tmp_path / "a.tif", image, exif=exif, save_all=True, append_images=[image])
+    np.testing.assert_array_equal(read_image(path).pixels, np.rot90(RGB, -1))
+    found = measure(path)
+    assert (found.width, found.height, found.frames) == (9, 14, 2)
+
+
+DAMAGED_EXIF = {
+    "ends before its directory": b"II*\0",
+    "is none": b"junk",
+    "is empty": b"",
+    "ends within its directory": b"II*\0\x08\0\0\0\xff\xff\x12\x01",
+    "holds text where a number belongs": b"MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\x02" + b"6\0\0\0",
+}
+
+
+@pytest.mark.parametrize("exif", DAMAGED_EXIF.values(), ids=DAMAGED_EXIF)
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_damaged_exif_does_not_spoil_a_picture(tmp_path: Path, exif: bytes, kind: str) -> None:
+    options = {"lossless": True} if kind == "webp" else {}
+    image = Image.fromarray(RGB)
+    plain = read_image(save(tmp_path / f"plain.{kind}", image, **options))
+    path = save(tmp_path / f"a.{kind}", image, exif=b"Exif\0\0" + exif, **options)
+    loaded, found = read_image(path), measure(path)
+    np.testing.assert_array_equal(loaded.pixels, plain.pixels)
+    assert loaded.notes == ()
+    assert (found.decodable, found.orientation) == (True, 1)
+
+
+def test_text_that_takes_the_place_of_metadata_does_not_spoil_a_picture(tmp_path: Path) -> None:
+    for key in (b"exif", b"icc_profile", b"xmp"):  # which Pillow keeps with what it parsed itself
+        path = tmp_path / f"{key.decode()}.png"
+        path.write_bytes(png(14, 9, 8, 2, ROWS, {b"tEXt": key + b"\0no such thing"}))
+        np.testing.assert_array_equal(read_image(path).pixels, RGB)
+        assert measure(path).decodable
 
 
 def test_srgb_profiles_change_nothing_and_others_are_converted(tmp_path: Path) -> None:
@@ -123,6 +175,92 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
 
 def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "a.png", Image.new("RGB", (1, 1), "red"))).pixels.tolist() == [[[255, 0, 0]]]
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, kind, **options)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def broken_avif() -> bytes:
+    data = encoded("AVIF")
+    start = data.index(b"mdat") + 4
+    return data[:start] + b"\xff" * 40 + data[start + 40 :]
+
+
+def broken_chain_of_tiff() -> bytes:
+    data = encoded("TIFF")
+    (start,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    after = start + 2 + 12 * entries
+    return data[:after] + struct.pack("<I", len(data)) + data[after + 4 :] + bytes(6)  # leads to an empty directory
+
+
+def text_for_a_tiff_offset() -> bytes:
+    data = bytearray(encoded("TIFF"))
+    entry = data.index(struct.pack("<HH", 273, 4))  # where the pixels lie
+    data[entry + 2 : entry + 4] = struct.pack("<H", 2)
+    return bytes(data)
+
+
+BROKEN = {  # what Pillow gives up on with an error that is not meant for its users
+    "RuntimeError of pixels": broken_avif,
+    "TypeError of counting frames": broken_chain_of_tiff,
+    "TypeError of pixels": text_for_a_tiff_offset,
+    "IndexError of a chunk after the pixels": lambda: png(14, 9, 8, 2, ROWS, {b"IDAT": b"", b"iCCP": b""}),
+    "TypeError of a transparent colour": lambda: png(14, 9, 8, 2, ROWS, {b"tRNS": b"\0\1\0\1"}),
+}
+
+
+@pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN)
+def test_whatever_a_decoder_raises_becomes_a_refusal(tmp_path: Path, make: Callable[[], bytes]) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(make())
+    with pytest.raises(ImageError, match=r"a.png: refused: damaged or truncated \(..+\)") as refusal:
+        read_image(path)
+    assert str(refusal.value) == f"{path}: {measure(path).error}"
+
+
+def test_an_interrupt_is_no_damage_and_a_lack_of_memory_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with pytest.raises(KeyboardInterrupt), decoded(path, encoded("PNG")):
+        raise KeyboardInterrupt
+    with pytest.raises(ImageError, match="not enough memory"), decoded(path, encoded("PNG")):
+        raise MemoryError
+
+
+SEEDS: dict[str, tuple[str, dict[str, object]]] = {
+    **{kind: (kind, {}) for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")},
+    "packed TIFF": ("TIFF", {"compression": "tiff_lzw"}),
+    "moving GIF": ("GIF", {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]}),
+    "moving WEBP": ("WEBP", {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]}),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), SEEDS.values(), ids=SEEDS)
+def test_files_with_wrong_bytes_are_read_or_refused(
+    tmp_path: Path, kind: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # wrong sizes are not waited for
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(kind, **({} if kind in ("BMP", "GIF") else {"exif": exif}), **options)
+    path = tmp_path / "a.png"
+    for _ in range(80):
+        data = bytearray(whole)
+        for place in random.integers(0, min(len(data), random.choice([100, len(data)])), random.integers(1, 5)):
+            data[place] = random.choice((0, 1, 2, 127, 128, 255, int(random.integers(256))))
+        path.write_bytes(data[: random.integers(1, len(data))] if random.random() < 0.1 else data)
+        found = measure(path)
+        try:
+            loaded = read_image(path)
+        except ImageError as error:
+            assert str(error) == f"{path}: {found.error}"
+        else:
+            assert found.decodable, found.error
+            assert loaded.pixels.shape[:2] == (found.height, found.width)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".tif", ".bmp"])

@@ -22,6 +22,7 @@ LIMITS = Limits(
     min_detail=Limit(0.1, 0.2),
     max_doubling=Limit(0.4, 0.25),
     max_blockiness=Limit(None, 1.5),
+    min_jpeg_quality=Limit(None, 80),
     max_noise=Limit(12, 6),
 )
 GOOD = Facts(
@@ -72,6 +73,7 @@ def test_good_pictures_break_nothing() -> None:
         ({"detail": 0.15}, "min detail", "warning"),
         ({"doubling": 1.0}, "max doubling", "critical"),
         ({"blockiness": 9.0}, "max blockiness", "warning"),
+        ({"jpeg_quality": 79.0}, "min jpeg quality", "warning"),
         ({"noise": 13.0}, "max noise", "critical"),
         ({"frames": 7}, "one frame", "warning"),
         ({"suffix_matches": False}, "name", "warning"),

@@ -22,7 +22,7 @@ def listed_modules(stage: str) -> set[str]:
         if dep.startswith("src/"):
             path = ROOT / dep
             assert path.exists(), f"{stage}: {dep} is listed but does not exist"
-            files = path.rglob("*.py") if path.is_dir() else [path]
+            files = path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []
             modules |= {".".join(file.relative_to(ROOT / "src").with_suffix("").parts) for file in files}
     return {module.removesuffix(".__init__") for module in modules}
 

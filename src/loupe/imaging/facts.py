@@ -27,7 +27,18 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, JpegImagePlugin
 from scipy.fft import rfft
 
-from loupe.imaging.files import FORMATS, ImageError, decoded, eight_bits, expanded, on_white, read_bytes
+from loupe.imaging.files import (
+    DECODER_ERRORS,
+    FORMATS,
+    Decoded,
+    ImageError,
+    decoded,
+    eight_bits,
+    expanded,
+    on_white,
+    read_bytes,
+    upright,
+)
 from loupe.imaging.likeness import perceptual_hash
 from loupe.imaging.resize import Pixels
 
@@ -39,16 +50,7 @@ FLAT = 3  # levels: steps below it are flat, as in the patch index
 EDGE = 24  # levels: steps of at least so much are edges, as in the evaluation
 FAINT = 1.0  # levels, root mean square: with less texture than this nothing can be said about its detail
 CLIPPED = (2, 253)  # levels: blocks that reach one of them may be clipped, which hides noise
-UPRIGHT = {  # EXIF orientation to what makes it upright, as ImageOps.exif_transpose does
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-ORIENTATION, SIDEWAYS = 0x0112, 5  # the EXIF tag; from this value on width and height change places
+SIDEWAYS = 5  # from this EXIF orientation on width and height change places
 # Annex K.1 of the JPEG standard, as libjpeg scales it: luma, natural order
 STANDARD_LUMA = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
@@ -161,9 +163,9 @@ def measure(path: Path) -> Facts:
     try:
         data = read_bytes(path)
         size, digest = len(data), hashlib.sha256(data).hexdigest()
-        with decoded(path, data) as (image, _):
-            header = header_facts(image, path)
-            samples = sampled(eight_bits(image, path), header["orientation"])
+        with decoded(path, data) as picture:
+            header = header_facts(picture, path)
+            samples = sampled(eight_bits(picture.image, path), picture.orientation)
     except ImageError as error:
         return refused(str(error).removeprefix(f"{path}: "), size, digest)
     return Facts(decodable=True, error="", bytes=size, sha256=digest, **header, **pixel_facts(samples))
@@ -174,12 +176,11 @@ def refused(error: str, size: int = 0, sha256: str = "") -> Facts:
     return Facts(decodable=False, error=error, bytes=size, sha256=sha256)
 
 
-def header_facts(image: Image.Image, path: Path) -> dict[str, Any]:
+def header_facts(picture: Decoded, path: Path) -> dict[str, Any]:
     """The facts, by name, that a decoded file's header tells."""
+    image = picture.image
     kind = image.format or ""
-    orientation = image.getexif().get(ORIENTATION, 1)
-    orientation = orientation if orientation in UPRIGHT else 1
-    width, height = image.size if orientation < SIDEWAYS else reversed(image.size)
+    width, height = image.size if picture.orientation < SIDEWAYS else reversed(image.size)
     profile = image.info.get("icc_profile")
     header = {
         "format": kind,
@@ -187,8 +188,8 @@ def header_facts(image: Image.Image, path: Path) -> dict[str, Any]:
         "mode": image.mode,
         "width": width,
         "height": height,
-        "frames": getattr(image, "n_frames", 1),
-        "orientation": orientation,
+        "frames": picture.frames,
+        "orientation": picture.orientation,
         "icc": icc_description(profile) if profile else "",
     }
     if isinstance(image, JpegImagePlugin.JpegImageFile):  # MPO is one too
@@ -209,7 +210,7 @@ def sampled(image: Image.Image, orientation: int) -> Samples:
     return Samples(
         alpha_share=float(np.mean(np.asarray(colours.getchannel("A")) < 255)) if "A" in colours.getbands() else 0.0,
         rgb=np.asarray(on_white(colours).convert("RGB")),
-        luma=np.asarray(luma.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else luma),
+        luma=np.asarray(upright(luma, orientation)),
         below=below,
         right=right,
         textured=textured,
@@ -464,10 +465,11 @@ def jpeg_quality(table: list[int]) -> float:
 
 
 def icc_description(profile: bytes) -> str:
-    """The name that an ICC profile gives itself; "damaged" if it cannot be read."""
+    """The name that an ICC profile gives itself, as far as it can be printed; "damaged" if it cannot be read."""
     try:
-        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip()
-    except (ImageCms.PyCMSError, OSError):
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        return "".join(filter(str.isprintable, name)).strip()
+    except DECODER_ERRORS:
         return "damaged"
 
 
@@ -483,6 +485,8 @@ def _luma_tables() -> npt.NDArray[np.int64]:
 def _plain(part: Image.Image) -> Image.Image:
     """A part of a decoded picture, without palette, its transparency as a band A if it has any."""
     part = expanded(part)
+    if part.mode == "LAB":
+        return part.convert("RGB")  # the one mode that Pillow makes no luma of
     return part.convert("RGBA") if part.mode in ("PA", "RGBa", "La") else part
 
 

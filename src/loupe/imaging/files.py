@@ -12,7 +12,9 @@ import os
 import secrets
 import shutil
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from loupe.errors import InputError
 from loupe.imaging.resize import Pixels
@@ -39,6 +41,22 @@ FORMATS = {
 }
 DECODERS = tuple(name for name in FORMATS if name != "MPO")
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+# What Pillow raises on damaged files. Its parsers unpack, index and divide by what they read, and let the error of that
+# pass; where, changes with its releases. A lack of memory and a user's interrupt say nothing of the file: not here.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, EOFError, ImageCms.PyCMSError),  # raised on purpose
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, struct.error, zlib.error),
+)
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {  # its values to what makes a picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MOST_BYTES = 2**30  # a file is read into memory; the largest pictures that are decoded take half of that
 
 
@@ -60,6 +78,20 @@ class LoadedImage:
     def rgb(self) -> Pixels:
         """uint8 [H, W, 3]; a gray channel is repeated."""
         return self.pixels if self.pixels.ndim == 3 else np.repeat(self.pixels[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The picture of a file, decoded but not yet converted, and what its decoder knows of it.
+
+    image: of any mode. deep: whether samples have 16 bits. frames: from 1; `image` is the first. orientation: EXIF, 1
+    (upright) to 8, by which `image` is still to be turned; 1 also for a TIFF, whose decoder turns it.
+    """
+
+    image: Image.Image
+    deep: bool
+    frames: int
+    orientation: int
 
 
 def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]:
@@ -85,8 +117,8 @@ def read_image(path: Path) -> LoadedImage:
         ImageError: the file is unreadable, empty, truncated, no image, a decompression bomb, or of a kind (such as
             floating point) whose range is unknown.
     """
-    with decoded(path, read_bytes(path)) as (image, deep):
-        return _to_srgb(image, path, deep)
+    with decoded(path, read_bytes(path)) as picture:
+        return _to_srgb(picture, path)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -111,8 +143,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def decoded(path: Path, data: bytes) -> Iterator[tuple[Image.Image, bool]]:
-    """The picture in `data`, the content of `path`, decoded but not yet converted; and whether it held 16-bit samples.
+def decoded(path: Path, data: bytes) -> Iterator[Decoded]:
+    """The picture in `data`, the content of `path`.
 
     Raises:
         ImageError: what `read_image` says of content. Errors of decoders inside the block become one, too.
@@ -121,9 +153,10 @@ def decoded(path: Path, data: bytes) -> Iterator[tuple[Image.Image, bool]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts here
             with Image.open(io.BytesIO(data), formats=DECODERS) as image:
+                frames = getattr(image, "n_frames", 1)  # to count them after decoding throws pixels away
                 deep = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high bytes of 16-bit colour
                 image.load()
-                yield image, deep
+                yield Decoded(image, deep, frames, orientation(image))
     except UnidentifiedImageError:
         raise ImageError(f"{path}: refused: not an image that can be decoded; deliver it as PNG or JPEG") from None
     except ImageError:
@@ -133,9 +166,27 @@ def decoded(path: Path, data: bytes) -> Iterator[tuple[Image.Image, bool]]:
         raise ImageError(f"{path}: refused: over {limit} megapixels, as decompression bombs have") from None
     except MemoryError:
         raise ImageError(f"{path}: refused: not enough memory to decode it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, ImageCms.PyCMSError) as error:  # what decoders raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except DECODER_ERRORS as error:
+        told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError))  # of the others the name says more
+        reason = getattr(error, "strerror", None) or (str(error) if told else repr(error))
         raise ImageError(f"{path}: refused: damaged or truncated ({reason}); deliver it again") from None
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a decoded picture, 1 (upright) to 8.
+
+    1 also where EXIF is damaged: many programs write it badly, and the pixels are good without.
+    """
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except DECODER_ERRORS:
+        return 1
+    return value if isinstance(value, int) and value in UPRIGHT else 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """`image` turned or mirrored as its EXIF orientation, 1 to 8, asks for."""
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def eight_bits(image: Image.Image, path: Path) -> Image.Image:
@@ -217,21 +268,20 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _to_srgb(image: Image.Image, path: Path, deep: bool) -> LoadedImage:
-    """Convert a decoded Pillow image by the rules of `read_image`; `deep` says that it held 16 bits a sample."""
+def _to_srgb(picture: Decoded, path: Path) -> LoadedImage:
+    """Convert a decoded picture by the rules of `read_image`."""
     notes: list[str] = []
-    if deep and not image.mode.startswith("I"):
+    image = picture.image
+    if picture.deep and not image.mode.startswith("I"):
         notes.append("16-bit colour reduced to 8 bits")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"first of {frames} frames taken")
-    turned = ImageOps.exif_transpose(image)
-    if turned.size != image.size or image.getexif().get(0x0112, 1) not in (0, 1):
+    if picture.frames > 1:
+        notes.append(f"first of {picture.frames} frames taken")
+    if picture.orientation > 1:
         notes.append("turned upright by its EXIF orientation")
-    profile = image.info.get("icc_profile")
-    image = eight_bits(turned, path)
-    if turned.mode.startswith("I"):
+    if image.mode.startswith("I"):
         notes.append("16-bit gray scaled to 8 bits")
+    profile = image.info.get("icc_profile")
+    image = eight_bits(upright(image, picture.orientation), path)
     mode = image.mode
     image = expanded(image)
     if image.mode != mode:
@@ -260,7 +310,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None, notes: list[str]) 
         if "srgb" in name.lower():
             return image
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
+    except DECODER_ERRORS:
         notes.append("its damaged colour profile ignored")
         return image
     notes.append(f"converted from the colour profile {name!r} to sRGB")

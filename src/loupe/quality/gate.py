@@ -45,6 +45,7 @@ class Limits:
     min_detail: Limit
     max_doubling: Limit
     max_blockiness: Limit
+    min_jpeg_quality: Limit
     max_noise: Limit
 
     @classmethod
@@ -78,6 +79,7 @@ ADVICE = {
         "of an 8 x 8 grid",
         "JPEG has damaged it; deliver it in higher quality, or as PNG",
     ),
+    "min_jpeg_quality": ("jpeg_quality", "of JPEG quality", "deliver it in higher quality, or as PNG"),
     "max_noise": ("noise", "levels of noise", "deliver one taken with more light"),
 }
 

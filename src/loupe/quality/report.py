@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
-from loupe.imaging.files import ImageError, atomic_file, read_image
+from loupe.imaging.files import atomic_file
 from loupe.quality.gate import SEVERITIES, Limits, rules
+from loupe.quality.page import rendered, thumbnail, write_page_file
 
 SHOWN = 60  # pictures with only warnings on the page; the refused ones are all there
-THUMBNAIL = 192  # pixels, for screens of double density
 
 
 def summary(facts: Mapping[str, pd.DataFrame], findings: pd.DataFrame, limits: Limits) -> dict[str, Any]:
@@ -67,20 +62,10 @@ def write_page(
     Returns:
         The page's path.
     """
-    from jinja2 import DictLoader, Environment, StrictUndefined
-    from markupsafe import Markup
-
-    sources = {name: (files("loupe.quality") / name).read_text("utf-8") for name in ("page.html", "page.css")}
     groups = [group for _, group in findings.groupby(["set", "path"], sort=False)]  # critical ones come first
     refused = int(found["critical"])
-    environment = Environment(
-        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template(
-        "page.html"
-    ).render(
-        style=Markup(sources["page.css"]),  # noqa: S704  # ours
-        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(sources['page.css'].encode()).digest()).decode()}",
+    page = rendered(
+        "validation.html",
         verdict=verdict(found),
         refused=refused,
         sets=[
@@ -92,9 +77,7 @@ def write_page(
     )
     with atomic_file(folder / "findings.csv") as stream:
         findings.to_csv(stream, index=False)
-    with atomic_file(folder / "index.html") as stream:
-        stream.write(page.encode("utf-8", "backslashreplace"))  # names of files may hold bytes that are no text
-    return folder / "index.html"
+    return write_page_file(folder / "index.html", page)
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -132,17 +115,5 @@ def _picture(roots: Mapping[str, Path], group: pd.DataFrame) -> dict[str, Any]:
         "set": rows[0]["set"],
         "path": rows[0]["path"],
         "findings": rows,
-        "thumbnail": _thumbnail(roots[str(rows[0]["set"])] / str(rows[0]["path"])),
+        "thumbnail": thumbnail(roots[str(rows[0]["set"])] / str(rows[0]["path"])),
     }
-
-
-def _thumbnail(path: Path) -> str:
-    """A picture as a data address; "" where it cannot be decoded."""
-    try:
-        image = Image.fromarray(read_image(path).pixels)
-    except ImageError:
-        return ""
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -45,8 +45,8 @@ def measure_all(
         workers: threads; all cores without it.
 
     Returns:
-        A row a file, in order, with the columns and types DTYPES: `path`, below `folder` with forward slashes (a byte
-        of the name that is no UTF-8 as `\\udcXX`), then the fields of `Facts`. A file that cannot be decoded has a row
+        A row a file, in order, with the columns and types DTYPES: `path`, below `folder` as `shown`, then the
+        fields of `Facts`. A file that cannot be decoded has a row
         too, which says why.
 
     Raises:
@@ -66,10 +66,14 @@ def measure_all(
     with warnings.catch_warnings():  # reading does this for each file, but threads would undo it for one another
         warnings.simplefilter("ignore")
         for path, found in zip(paths, in_order(facts, paths, threads, ahead=2 * threads), strict=True):
-            name = path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")
-            rows.append({"path": name.decode("utf-8", "backslashreplace"), **asdict(found)})
+            rows.append({"path": shown(path.relative_to(folder)), **asdict(found)})
             progress()
     return pd.DataFrame(rows, columns=list(DTYPES)).astype(DTYPES)
+
+
+def shown(path: Path) -> str:
+    """A relative path as text that can be stored anywhere: with `/`, and bytes that are no UTF-8 as `\\xXX`."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -28,9 +28,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
-from loupe.imaging.files import ImageError, atomic_file, decoded, eight_bits, expanded, on_white, read_bytes
+from loupe.imaging.files import (
+    DECODER_ERRORS,
+    ORIENTATION,
+    ImageError,
+    atomic_file,
+    decoded,
+    eight_bits,
+    expanded,
+    on_white,
+    read_bytes,
+    upright,
+)
 from loupe.imaging.resize import Pixels
 from loupe.upscaling.streams import STREAMED, write_strips
 
@@ -44,10 +55,9 @@ ANIMATED_PIXELS = 50_000_000  # of all frames together: they are held in memory 
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 92, 92, 90  # at least; a JPEG of higher quality keeps its own
 LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd")
 MARKER = 65504  # bytes that one segment of a JPEG file has room for, at least
-METADATA_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 
 XMP_ORIENTATION = rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>'
-ORIENTATION, PIXEL_WIDTH, PIXEL_HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF
+PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003  # EXIF
 EXIF_IFD, GPS_IFD, XMP_TAG = 0x8769, 0x8825, 700
 DESCRIBING = (269, 270, 271, 272, 285, 305, 306, 315, 33432)  # TIFF tags that describe; others say how it is stored
 
@@ -143,17 +153,19 @@ def read_picture(path: Path, data: bytes | None = None, scale: int = 2) -> Pictu
         ImageError: see `loupe.imaging.files.read_image`; or an animation that is too large to be held.
     """
     data = read_bytes(path) if data is None else data
-    with decoded(path, data) as (image, deep):
-        kind, mode, count = str(image.format), image.mode, 1
-        notes = ["16 bits reduced to 8"] if deep or mode.startswith("I") else []
-        first = _upright(image, notes)
+    with decoded(path, data) as source:
+        image, kind, mode, count = source.image, str(source.image.format), source.image.mode, 1
+        notes = ["16 bits reduced to 8"] if source.deep or mode.startswith("I") else []
+        if source.orientation > 1:
+            notes.append("turned upright by its EXIF orientation")
+        first = upright(image, source.orientation)
         kept = _kept(image, data, (first.width * scale, first.height * scale), notes)
         if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX") and not mode.startswith("I"):
             kept = replace(kept, profile=b"", chunks=())  # they described other samples
         if kind == "MPO":
             kind = "JPEG"  # the pictures behind the first are previews, or depth
         elif kind in MOVING or kind == "TIFF":
-            count = _count(image)
+            count = source.frames
         pixels = first.width * first.height
         if count == 1 and pixels > LARGE:
             large = Spilled(_plain(first, path, notes), path)
@@ -165,7 +177,7 @@ def read_picture(path: Path, data: bytes | None = None, scale: int = 2) -> Pictu
             if pixels > ANIMATED_PIXELS:
                 limit = ANIMATED_PIXELS // 10**6
                 raise ImageError(f"{path}: refused: {count} frames of over {limit} megapixels in all; split it")
-            frames.append(np.asarray(_plain(_upright(image, []), path, [])))
+            frames.append(np.asarray(_plain(upright(image, source.orientation), path, [])))
             durations.append(float(image.info.get("duration", 0)))
         if count > 1:
             kept = replace(kept, durations=tuple(durations))
@@ -245,29 +257,8 @@ def _save(images: Sequence[Image.Image], stream: BinaryIO, kind: str, options: d
         options = {**options, "save_all": True, "append_images": images[1:]}
     try:
         images[0].save(stream, format=kind, **options)
-    except (SyntaxError, ValueError, TypeError, AttributeError, KeyError, struct.error) as error:
+    except DECODER_ERRORS as error:
         raise OSError(f"cannot be written as {kind} ({error})") from error
-
-
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The picture as its EXIF orientation means it; itself where there is nothing to do: a copy costs memory."""
-    try:
-        if image.getexif().get(ORIENTATION, 1) in (0, 1):
-            return image
-        turned = ImageOps.exif_transpose(image)
-    except METADATA_ERRORS:
-        return image
-    notes.append("turned upright by its EXIF orientation")
-    return turned
-
-
-def _count(image: Image.Image) -> int:
-    """Frames of a decoded picture, which stays at the first: counting throws its pixels away."""
-    count = getattr(image, "n_frames", 1)
-    if count > 1:
-        image.seek(0)
-    image.load()
-    return count
 
 
 def _alike(frames: Sequence[Pixels]) -> tuple[Pixels, ...]:
@@ -298,7 +289,7 @@ def _plain(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
     if profile and image.mode in ("CMYK", "LAB"):
         try:
             return _to_srgb(image, profile)
-        except (ImageCms.PyCMSError, OSError):
+        except DECODER_ERRORS:
             notes.append("its damaged colour profile left out")
     return image.convert("RGB")
 
@@ -369,7 +360,7 @@ def _exif(image: Image.Image, size: tuple[int, int], notes: list[str]) -> bytes:
         for group, tags in groups.items():
             exif.get_ifd(group).update(tags)
         return exif.tobytes() if exif or any(groups.values()) else b""
-    except METADATA_ERRORS:
+    except DECODER_ERRORS:
         notes.append("its damaged EXIF left out")
         return b""
 
@@ -379,7 +370,7 @@ def _profile(profile: Any, notes: list[str]) -> bytes:
         return b""
     try:
         ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    except (ImageCms.PyCMSError, OSError):
+    except DECODER_ERRORS:
         notes.append("its damaged colour profile left out")
         return b""
     return profile
@@ -408,7 +399,7 @@ def _colour_chunks(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
             chunks.append((b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in info["chromaticity"]))))
         if "srgb" in info:
             chunks.append((b"sRGB", bytes([info["srgb"]])))
-    except METADATA_ERRORS:
+    except DECODER_ERRORS:
         return ()
     return tuple(chunks)
 

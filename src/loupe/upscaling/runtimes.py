@@ -134,7 +134,7 @@ def _installed(file: Path) -> Runtime:
         return "openvino"
     if find_spec("onnxruntime"):
         return "onnxruntime"
-    raise InputError(f"{file}: nothing here can run it; `pip install loupe[upscale]` brings OpenVINO")
+    raise InputError(f"{file}: nothing here can run it; `pip install loupe[serve]` brings OpenVINO")
 
 
 def _load_onnx(file: Path, runtime: Runtime) -> LoadedModel:
