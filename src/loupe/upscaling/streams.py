@@ -152,10 +152,15 @@ def _blocks(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     """The same picture in strips of so many rows; the last one may have fewer."""
     kept: Pixels | None = None
     for strip in strips:
-        whole = strip if kept is None else np.concatenate([kept, strip])
-        end = len(whole) // rows * rows
+        if kept is not None:  # only what completes it is copied: a strip may be large
+            missing = rows - len(kept)
+            kept, strip = np.concatenate([kept, strip[:missing]]), strip[missing:]
+            if len(kept) < rows:
+                continue
+            yield kept
+        end = len(strip) // rows * rows
         for top in range(0, end, rows):
-            yield whole[top : top + rows]
-        kept = whole[end:] if end < len(whole) else None
+            yield strip[top : top + rows]
+        kept = strip[end:].copy() if end < len(strip) else None
     if kept is not None:
         yield kept

@@ -21,6 +21,7 @@ from loupe.errors import InputError
 from loupe.imaging.resize import Pixels
 
 LEAST = 8  # pixels a side of the part of a window that is used, at least: a window of halo alone never gets anywhere
+ROW = 8  # windows; the result of so many takes little beside what the network needs for one
 # What runtimes say where Python says MemoryError: PyTorch on CPU and GPU, ONNX Runtime, OpenVINO
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate|(cannot|fail\w* to) allocate|bad.?alloc", re.I)
 
@@ -143,19 +144,20 @@ def span(done: int, side: int, window: int, halo: int) -> tuple[int, int]:
 def window_shape(height: int, width: int, halo: int, most: int) -> tuple[int, int]:
     """Height and width of the windows, of at most `most` pixels, with which a picture costs the least work.
 
+    A row of windows has at most ROW times as many pixels, where that is possible: its result is held as a whole.
+
     Raises:
         TooLittleMemoryError: the smallest possible window has more pixels.
     """
-    best: tuple[int, int, int] | None = None
+    best: tuple[bool, int, int, int] | None = None
     rows = 1
     while (high := _part(height, halo, rows)) is not None:
         columns = 1 if width * high <= most else max(1, -(-(width - 2 * halo) // max(1, most // high - 2 * halo)))
         wide = _part(width, halo, columns)
         if wide is not None and high * wide <= most:
-            work = rows * high * columns * wide
-            if best is None or work < best[0]:
-                best = work, high, wide
-            elif work > 2 * best[0]:
+            found = high * width > ROW * most, rows * high * columns * wide, high, wide
+            best = min(best or found, found)
+            if not found[0] and found[1] > 2 * best[1]:
                 break
         rows += 1
     if best is None:
@@ -164,7 +166,7 @@ def window_shape(height: int, width: int, halo: int, most: int) -> tuple[int, in
             f"a window of {least} pixels is the least that this network can work on, and there is memory for {most}; "
             "allow more with --memory"
         )
-    return best[1:]
+    return best[2:]
 
 
 def _part(side: int, halo: int, count: int) -> int | None:
