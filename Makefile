@@ -53,4 +53,4 @@ lock: install ## write requirements.lock anew from pyproject.toml
 	sed -i "/^loupe @ /,+1d" requirements.lock  # the project itself, by the path of this machine
 
 clean: ## remove outputs and the environment; versioned data stays in the cache
-	rm -rf $(VENV) index models runs reports
+	rm -rf $(VENV) index models bundle runs reports

@@ -19,12 +19,12 @@ from tabulate import tabulate
 
 from benchmarks._report import parser, publish, say
 from loupe.evaluation.methods import Method
+from loupe.evaluation.pairs import held_out
 from loupe.evaluation.run import evaluate
 from loupe.models.inference import super_resolve
 from loupe.params import load_params
 from loupe.patches.batches import Strategy
 from loupe.patches.index import PatchIndex
-from loupe.stages.evaluate import pairs
 from loupe.stages.running import stage
 from loupe.training.run import Recipe, prepare, train
 
@@ -74,7 +74,7 @@ def main() -> None:
                 fabric, config, index, Recipe(**recipe), curves=folder / "c.csv", runs=folder, strategy=strategy
             )
         seconds = time.perf_counter() - start
-        report = evaluate(pairs(index), Method("model", name, index.scale, partial(super_resolve, network)))
+        report = evaluate(held_out(index), Method("model", name, index.scale, partial(super_resolve, network)))
         gains = {data_set: scores["gain_db"] for data_set, scores in report.summary["sets"].items()}
         rows.append({"name": name, "seconds": seconds, **gains})
         say(f"{name}: {', '.join(f'{key} {value:+.2f} dB' for key, value in gains.items())}")

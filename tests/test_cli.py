@@ -129,6 +129,32 @@ def test_facts_of_horrors(tmp_path: Path) -> None:
     assert f"{tmp_path}/horrors/line\nbreak.png" in set(names)
 
 
+def test_drift_between_folders_and_tables(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    for number in range(40):
+        write_png(tmp_path / ("old" if number % 2 else "new") / f"{number}.png", picture(number))
+        write_png(tmp_path / "dark" / f"{number}.png", picture(number) // 3)
+    done = loupe("drift", "old", "new", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "No drift: 20 pictures beside 20 of the reference differ no more than chance lets them"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["drift.html", "drift.json"]
+    for table in ("old.csv", "old.parquet"):
+        assert loupe("facts", "old", "--out", table, cwd=tmp_path).returncode == 0
+        done = loupe("drift", table, "dark", "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["drift"], found["n_reference"], found["n_current"]) == (True, 20, 40)
+        assert {"brightness", "contrast"} <= set(found["drifted"])
+    (tmp_path / "new" / "torn.png").write_bytes(b"\x89PNG")
+    (tmp_path / "new" / "0.png").unlink()
+    done = loupe("drift", "old", "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "torn.png: refused" in done.stderr
+    assert "Too few to tell: 19 pictures beside 20 of the reference; at least 20 of either are needed" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -140,10 +166,18 @@ def test_facts_of_horrors(tmp_path: Path) -> None:
         (["facts", "nowhere"], "nowhere: no such folder"),
         (["facts", "hr/deep/none"], "hr/deep/none: no images here"),
         (["facts", "hr", "--out", "facts.xlsx"], "facts.xlsx: a table is written as .parquet or .csv"),
+        (["drift", "hr", "nowhere"], "nowhere: neither a folder of images nor a table that `loupe facts --out` wrote"),
+        (["drift", "hr", "hr/deep/none"], "hr/deep/none: no images here"),
+        (["drift", "nowhere.csv", "hr"], "nowhere.csv: no such file"),
+        (["drift", "hr", "notes.csv"], "notes.csv: no table of facts ("),
+        (["drift", "hr", "notes.parquet"], "notes.parquet: no table of facts ("),
         (["evaluate"], "Missing option '--hr'"),
     ],
 )
 def test_wrong_use_is_explained(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    for name in ("notes.csv", "notes.parquet"):
+        (folder / name).write_text("path,note\na.png,fine\n")
     done = loupe(*arguments, cwd=folder)
     assert done.returncode == (1 if arguments[0] == "downscale" else 2)
     assert message in done.stderr

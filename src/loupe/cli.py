@@ -10,14 +10,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.cli_registry import app as registry
 from loupe.errors import InputError
-from loupe.release.commands import app as registry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -273,30 +276,25 @@ def facts(
     With several folders, paths in the table begin with the folder. docs/quality.md says what each fact means.
     """
     import pandas as pd
-    from tqdm import tqdm
 
     from loupe.imaging.files import find_images
-    from loupe.quality.table import check_table_name, measure_all, summarise, summary_table, write_table
+    from loupe.quality.table import check_table_name, summarise, summary_table, write_table
 
     if out:
         check_table_name(out)
     files = {folder: find_images(folder) for folder in folders}
     if not any(files.values()):
         raise InputError(f"{', '.join(map(str, folders))}: no images here")
-    frames = []
-    with tqdm(total=sum(map(len, files.values())), unit="image", disable=not sys.stderr.isatty()) as bar:
-        for folder, paths in files.items():
-            frame = measure_all(folder, paths, progress=bar.update)
-            if len(files) > 1:
-                frame["path"] = f"{folder.as_posix()}/" + frame["path"]
-            frames.append(frame)
-    table = pd.concat(frames, ignore_index=True)
+    frames = _measured(files)
+    if len(frames) > 1:
+        for folder, frame in frames.items():
+            frame["path"] = f"{folder.as_posix()}/" + frame["path"]
+    table = pd.concat(frames.values(), ignore_index=True)
     if out:
         write_table(table, out)
     summary = summarise(table)
     typer.echo(json.dumps(summary, indent=2) if as_json else summary_table(summary))
-    for path, error in summary["undecodable"].items():
-        typer.echo(f"{path if path.isprintable() else repr(path)}: {error}", err=True)
+    _name_undecodable(summary["undecodable"])
     raise typer.Exit(1 if summary["undecodable"] else 0)
 
 
@@ -345,6 +343,47 @@ def ingest(
             typer.echo(f"{ingested.cleared} files removed from the inbox")
     typer.echo(f"look at {page}", err=True)
     raise typer.Exit(1 if ingested.count("quarantined") or ingested.count("changed") else 0)
+
+
+@app.command()
+def drift(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Pictures trained on: a folder, or a table.")],
+    current: Annotated[Path, typer.Argument(metavar="CURRENT", help="New pictures: a folder, or a table.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for drift.json and Evidently's page.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether new pictures are of another kind than those trained on; drift itself is no failure.
+
+    Tables are those of `loupe facts --out`. docs/quality.md says what is compared, and how far apart is too far.
+    """
+    from loupe.imaging.files import find_images
+    from loupe.params import load_params
+    from loupe.quality.drift import compare, drift_table, to_json, verdict, write_drift
+    from loupe.quality.table import SUFFIXES, read_table, summarise
+
+    min_batch = load_params().retrain.min_batch
+    tables, files = {}, {}
+    for place in (reference, current):
+        if place.suffix in SUFFIXES and not place.is_dir():
+            tables[place] = read_table(place)
+        elif not place.is_dir():
+            raise InputError(f"{place}: neither a folder of images nor a table that `loupe facts --out` wrote")
+        elif not (found := find_images(place)):
+            raise InputError(f"{place}: no images here")
+        else:
+            files[place] = found
+    tables |= _measured(files)
+    before, now = tables[reference], tables[current]
+    outcome = compare(before, now, min_batch=min_batch)
+    if out:
+        write_drift(out, outcome, before, now)
+    typer.echo(to_json(outcome).rstrip() if as_json else f"{drift_table(outcome)}\n\n{verdict(outcome, min_batch)}")
+    undecodable = [summarise(table)["undecodable"] for table in tables.values()]
+    for one in undecodable:
+        _name_undecodable(one)
+    raise typer.Exit(1 if any(undecodable) else 0)
 
 
 @app.command()
@@ -409,6 +448,22 @@ def _bar(total: int | None, what: str) -> Callable[[], object]:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=what, unit="image", disable=not sys.stderr.isatty()).update
+
+
+def _measured(files: Mapping[Path, list[Path]]) -> dict[Path, pd.DataFrame]:
+    """The facts of files by their folder, behind one progress bar."""
+    from tqdm import tqdm
+
+    from loupe.quality.table import measure_all
+
+    with tqdm(total=sum(map(len, files.values())), unit="image", disable=not sys.stderr.isatty()) as bar:
+        return {folder: measure_all(folder, paths, progress=bar.update) for folder, paths in files.items()}
+
+
+def _name_undecodable(errors: Mapping[str, str]) -> None:
+    """Say on stderr which files, by path, cannot be decoded, and why."""
+    for path, error in errors.items():
+        typer.echo(f"{path if path.isprintable() else repr(path)}: {error}", err=True)
 
 
 def main() -> None:

@@ -137,6 +137,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Package:
+    """What the bundle holds beside the float model."""
+
+    int8: bool
+
+
+@dataclass(frozen=True, config=STRICT)
 class Limit:
     """Where a fact of a picture becomes a warning, and where it is critical; null: never."""
 
@@ -159,6 +166,36 @@ class Quality:
     max_noise: Limit
 
 
+Loss = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Promotion:
+    """What a model must be like to replace the one in production; profiles/sample.yaml gives the reason of each."""
+
+    min_images: Annotated[int, Field(ge=2)]
+    min_gain: Annotated[float, Field(ge=0)]
+    min_gain_over_bicubic: Annotated[float, Field(ge=0)]
+    max_ssim_loss: Loss
+    max_image_loss: Loss
+    max_patch_loss: Loss
+    max_set_loss: Loss
+    max_slice_loss: Loss
+    max_flat_loss: Loss
+    max_latency_ratio: Annotated[float, Field(gt=0)]
+    max_onnx_levels: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Retrain:
+    """When new pictures are reason to train anew; profiles/sample.yaml gives the reason of each."""
+
+    drift_share: Annotated[float, Field(ge=0, le=1)]
+    new_images: Annotated[int, Field(ge=1)]
+    champion_days: Annotated[float, Field(gt=0)]
+    min_batch: Annotated[int, Field(ge=2)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Params:
     """Everything in `params.yaml`."""
@@ -172,6 +209,9 @@ class Params:
     train: Train
     quality: Quality
     evaluation: Evaluation
+    package: Package
+    promotion: Promotion
+    retrain: Retrain
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

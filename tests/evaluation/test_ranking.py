@@ -19,6 +19,7 @@ from loupe.evaluation.ranking import (
     complexity_curve,
     patch_scores,
     select,
+    worst_patch,
 )
 from loupe.evaluation.slices import kinds_of
 from loupe.imaging.metrics import luma, psnr, shave
@@ -50,6 +51,14 @@ def test_an_error_in_one_patch_is_the_psnr_of_that_patch() -> None:
     assert table["error"].tolist() == [0, 0, 0, 0, pytest.approx(25), 0]
     assert table["bicubic_psnr_y"].tolist() == pytest.approx([bicubic] * 6)
     assert table["gain_db"].tolist() == [math.inf] * 4 + [pytest.approx(known - bicubic), math.inf]
+
+
+@pytest.mark.parametrize("shape", [WHOLE, (204, 408), (36, 1200), (12, 12)])
+def test_the_worst_patch_is_that_of_the_lowest_psnr(shape: tuple[int, int]) -> None:
+    error = np.random.default_rng(2).normal(0, 9, shape).astype(np.float32)
+    expected = scores(textured(*shape), error)["psnr_y"].min()
+    assert worst_patch(shave(np.square(error), 2), 2) == pytest.approx(expected, abs=1e-3)  # type: ignore[arg-type]
+    assert worst_patch(np.zeros((40, 40), np.float32), 2) == math.inf
 
 
 def test_nothing_gained_where_both_are_perfect() -> None:

@@ -81,6 +81,31 @@ def test_errors_are_told_apart_by_kind_of_pixel() -> None:
     assert "texture" not in slices_table(report.summary)
 
 
+def test_pictures_are_known_by_ground_truth_and_input_and_not_by_name() -> None:
+    hr = picture(1, 40, 48)
+    lr = downscale(hr)
+    names = [
+        ("s", "a", hr, lr),
+        ("t", "b", hr.copy(), lr),
+        ("s", "c", hr, np.flip(lr)),
+        ("s", "d", picture(2, 40, 48), lr),
+    ]
+    report = evaluate([Pair(*fields) for fields in names], named("known"))
+    first, renamed, other_input, other = (row["sha256"] for row in report.rows)
+    assert first == renamed
+    assert len({first, other_input, other}) == 3
+
+
+def test_the_worst_patch_of_every_method_is_in_the_rows() -> None:
+    hr = np.clip(picture(1, 204, 204)[..., 0], 40, 200)
+    sr = hr.copy()
+    sr[10:20, 10:20] += 30
+    (row,) = evaluate([Pair("s", "a", hr, downscale(hr), sr)], named("known")).rows
+    assert row["worst_patch_psnr_y"] == pytest.approx(10 * np.log10(255**2 * 100**2 / (100 * 900)))
+    assert row["worst_patch_psnr_y"] < row["psnr_y"]
+    assert row["bicubic_worst_patch_psnr_y"] < row["bicubic_psnr_y"]
+
+
 def test_intervals_need_two_pictures_and_hold_the_mean() -> None:
     three = [pair("a.png", 5), pair("b.png", 10, 2), pair("c.png", 7, 3)]
     report = evaluate(three, named("known"))

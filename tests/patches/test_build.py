@@ -14,6 +14,7 @@ from tests.conftest import picture
 
 from loupe.errors import InputError
 from loupe.imaging.files import ImageError, LoadedImage, read_image, write_png
+from loupe.imaging.likeness import content_hash
 from loupe.imaging.metrics import psnr
 from loupe.imaging.resize import Pixels, downscale
 from loupe.patches.build import (
@@ -21,7 +22,6 @@ from loupe.patches.build import (
     Built,
     Source,
     build_index,
-    content_hash,
     patch_statistics,
     split_of,
 )

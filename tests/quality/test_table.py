@@ -14,7 +14,7 @@ from tests.horrors import Horror, make_horrors
 from loupe.errors import InputError
 from loupe.imaging.facts import Facts, refused
 from loupe.imaging.files import ImageError, find_images, read_image, write_png
-from loupe.quality.table import DTYPES, measure_all, summarise, write_table
+from loupe.quality.table import DTYPES, measure_all, read_table, summarise, write_table
 
 NOBODY = 65534
 
@@ -112,6 +112,8 @@ def test_tables_are_written_whole(horrors: dict[str, Horror], tmp_path: Path) ->
     again = pd.read_csv(tmp_path / "facts.csv", keep_default_na=False)
     assert list(again["path"]) == list(frame["path"])
     assert list(again["sha256"]) == list(frame["sha256"])
+    for suffix in ("parquet", "csv"):
+        pd.testing.assert_frame_equal(read_table(tmp_path / f"facts.{suffix}"), frame)
     with pytest.raises(InputError, match=r"facts.xlsx: a table is written as .parquet or .csv"):
         write_table(frame, tmp_path / "facts.xlsx")
     assert not (tmp_path / "facts.xlsx").exists()

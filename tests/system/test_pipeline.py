@@ -20,7 +20,7 @@ from tests.conftest import fabric
 from loupe.imaging.files import write_png
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("download", "validate", "patch-index", "train", "evaluate")
+STAGES = ("download", "validate", "patch-index", "train", "evaluate", "package")
 
 
 class Copy:
@@ -61,7 +61,8 @@ class Copy:
 
     def results(self) -> dict[str, bytes]:
         """Every file that the pipeline made and promises to repeat, by name."""
-        files = (path for name in ("models", "metrics", "index", "data/photos") for path in self.walk(name))
+        places = ("models", "metrics", "index", "data/photos", "bundle")
+        files = (path for name in places for path in self.walk(name))
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
 
     def walk(self, name: str) -> Iterator[Path]:
@@ -87,7 +88,7 @@ def test_a_second_clone_gives_the_same_bytes(first: Copy, tmp_path: Path) -> Non
     ours, theirs = first.results(), second.results()
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
-    assert "models/model.safetensors" in ours
+    assert {"models/model.safetensors", "bundle/model.onnx"} <= set(ours)
 
 
 def test_nothing_to_do_is_seen_quickly(first: Copy) -> None:
@@ -111,13 +112,13 @@ def test_what_evaluation_leaves(first: Copy) -> None:
     assert "astronaut.png" in html
 
 
-def test_the_learning_rate_reruns_training_and_evaluation_only(first: Copy) -> None:
+def test_the_learning_rate_reruns_training_and_what_follows_only(first: Copy) -> None:
     params = first.folder / "params.yaml"
     before = params.read_text()
     params.write_text(before.replace("lr: 0.002", "lr: 0.001"))
     assert params.read_text() != before
     assert "train.lr" in first.run("dvc", "params", "diff", "--md")
-    assert first.repro() == {"train", "evaluate"}
+    assert first.repro() == {"train", "evaluate", "package"}
 
 
 def test_a_new_product_image_reruns_from_the_index_on(first: Copy) -> None:
@@ -125,7 +126,7 @@ def test_a_new_product_image_reruns_from_the_index_on(first: Copy) -> None:
     first.run("dvc", "add", "data/products")
     assert "nfiles" in (first.folder / "data.dvc").read_text()
     assert not (first.folder / "data" / "products.dvc").exists(), "data.dvc itself is updated"
-    assert first.repro() == {"validate", "patch-index", "train", "evaluate"}
+    assert first.repro() == {"validate", "patch-index", "train", "evaluate", "package"}
 
 
 def interrupt(copy: Copy, sent: signal.Signals, until: str) -> str:

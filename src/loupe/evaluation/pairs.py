@@ -11,6 +11,7 @@ import numpy as np
 
 from loupe.imaging.files import ImageError, find_images, read_image
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
+from loupe.patches.index import PatchIndex
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ def read_pairs(
             fail(f"{path}: {error}")
         else:
             yield pair
+
+
+def held_out(index: PatchIndex) -> Iterator[Pair]:
+    """The validation pictures of the index; one that was a single gray channel is scored as such."""
+    for number, row in enumerate(index.images):
+        if row.split == "valid":
+            gray = row.channels == 1
+            hr, lr = (view[..., 0] if gray else view for view in (index.hr(number), index.lr(number)))
+            yield Pair(row.set, row.name, hr, lr)
 
 
 def _belongs(stem: str, hr_stem: str) -> bool:

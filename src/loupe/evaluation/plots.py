@@ -1,4 +1,4 @@
-"""Plots of the evaluation's page, as SVG text to stand inside HTML.
+"""Plots of the evaluation's page, as SVG text to stand inside HTML; and how plots look, for others too.
 
 One drawing serves light and dark: it is made in marker colours, which become the page's CSS variables. No name of a
 picture or data set is drawn, only put in tooltips, so that nobody's `$` is read as a formula and no letter is missing
@@ -90,7 +90,7 @@ def gain_plot(
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks([])
     axes.set_xlabel("gain over bicubic, dB PSNR-Y")
-    return _svg(figure, "Gain over bicubic enlargement of every picture", links)
+    return svg(figure, "Gain over bicubic enlargement of every picture", links)
 
 
 def scatter_plot(
@@ -119,7 +119,7 @@ def scatter_plot(
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_xlabel("bicubic, dB PSNR-Y")
     axes.set_ylabel("model, dB PSNR-Y")
-    return _svg(figure, "PSNR-Y of the model against bicubic enlargement, a dot a picture", links)
+    return svg(figure, "PSNR-Y of the model against bicubic enlargement, a dot a picture", links)
 
 
 def complexity_plot(curve: pd.DataFrame) -> str:
@@ -140,7 +140,7 @@ def complexity_plot(curve: pd.DataFrame) -> str:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("mean gradient of the patch, grey levels per pixel")
     axes.set_ylabel("dB PSNR-Y")
-    return _svg(figure, "PSNR-Y of patches against local complexity", {})
+    return svg(figure, "PSNR-Y of patches against local complexity", {})
 
 
 def _finite(column: pd.Series[Any]) -> Floats:
@@ -155,6 +155,12 @@ def _figure(height: int = HEIGHT, left: int = 46) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     axes = figure.add_axes((left / WIDTH, 44 / height, 1 - (left + 12) / WIDTH, 1 - 56 / height))
+    style(axes)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """Marker colours, small text, and no frame but the lower line."""
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0, pad=6, labelsize=12)
     for label in (axes.xaxis.label, axes.yaxis.label):
@@ -163,10 +169,9 @@ def _figure(height: int = HEIGHT, left: int = 46) -> tuple[Figure, Axes]:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(INK)
-    return figure, axes
 
 
-def _svg(figure: Figure, title: str, links: dict[str, str]) -> str:
+def svg(figure: Figure, title: str, links: dict[str, str]) -> str:
     """`figure` as an SVG element for HTML whose policy allows no style attributes: they become plain attributes."""
     import matplotlib
 

@@ -113,6 +113,19 @@ def patch_scores(hr: Pixels, hr_y: _Plane, sr_y: _Plane, bicubic_y: _Plane, kind
     )
 
 
+def worst_patch(error: _Plane, scale: int) -> float:
+    """PSNR-Y of the worst of the patches that `patch_scores` makes; infinite where nothing differs.
+
+    Args:
+        error: squared errors of luma, float32 [H, W], without the border that scoring cuts.
+        scale: size factor.
+    """
+    rows, columns = (_edges(side, scale) for side in error.shape)
+    strips = np.add.reduceat(error, rows[:-1], axis=0, dtype=np.float64)
+    sums = np.add.reduceat(strips, columns[:-1], axis=1)
+    return float(_decibels(sums / np.outer(np.diff(rows), np.diff(columns))).min())
+
+
 def select(table: pd.DataFrame, count: int, per_picture: int = PER_PICTURE) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The best and the worst patches to show people.
 

@@ -30,10 +30,11 @@ from loupe.evaluation.heatmap import difference_bar, error_bar, squared_error
 from loupe.evaluation.methods import Method, usual
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.pictures import write_views
-from loupe.evaluation.ranking import complexity_curve, patch_scores, select
+from loupe.evaluation.ranking import complexity_curve, patch_scores, select, worst_patch
 from loupe.evaluation.slices import KINDS, errors_by_kind, kinds_of
 from loupe.evaluation.summary import decibels, gain, means
 from loupe.imaging.files import atomic_file, atomic_folder
+from loupe.imaging.likeness import content_hash
 from loupe.imaging.metrics import SSIM_WINDOW, luma32, psnr, score, shave
 from loupe.imaging.resize import Pixels, downscale
 from loupe.threads import in_order
@@ -143,7 +144,8 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
         scale: size factor.
 
     Returns:
-        Its figures; in the row the model's bare, those of the others after their key.
+        Its figures; in the row the model's bare, those of the others after their key. `sha256` is of the ground truth
+        and the input: figures of two runs may be compared where it is the same.
 
     Raises:
         ValueError: a picture does not fit the ground truth, or nothing is left after cutting the border.
@@ -156,6 +158,7 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
             f"SSIM takes {SSIM_WINDOW} x {SSIM_WINDOW}"
         )
     row: dict[str, Any] = {"set": pair.set, "image": pair.name, "height": len(pair.hr), "width": pair.hr.shape[1]}
+    row["sha256"] = content_hash(pair.hr, pair.lr)
     for key, image in enlarged.items():
         prefix = "" if key == first else f"{key}_"
         row |= {f"{prefix}{metric}": value for metric, value in asdict(score(pair.hr, image, scale)).items()}
@@ -171,8 +174,9 @@ def score_picture(pair: Pair, enlarged: dict[str, Pixels], scale: int) -> Scored
     pixels, *sums = by_kind
     for name, count in zip(KINDS, pixels, strict=True):
         row[f"{name}_share"] = count / kinds_scored.size
-    for key, errors_of_kinds in zip(enlarged, sums, strict=True):
+    for key, plane, errors_of_kinds in zip(enlarged, errors, sums, strict=True):
         prefix = "" if key == first else f"{key}_"
+        row[f"{prefix}worst_patch_psnr_y"] = worst_patch(plane, scale)
         found = zip(KINDS, pixels, errors_of_kinds, strict=True)
         row |= {f"{prefix}{name}_psnr_y": decibels(count, error) for name, count, error in found}
     return Scored(row, by_kind, patch_scores(pair.hr, hr_y, lumas[first], lumas["bicubic"], kinds, scale))

@@ -1,10 +1,13 @@
-"""Do two files show the same picture? A perceptual hash that survives recompression, resizing and small retouches.
+"""Do two files show the same picture? A hash of the pixels, and a perceptual one that survives recompression, resizing
+and small retouches.
 
 Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010 (the DCT hash), with 256 bits instead
 of 64: packshots on white look alike at the coarsest scale, and the finer frequencies tell them apart.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,15 @@ SAMPLES = 4 * SIDE  # the picture is reduced to this many pixels a side first
 NEAR = 16
 
 Hash = npt.NDArray[np.uint64]
+
+
+def content_hash(*pictures: Pixels) -> str:
+    """sha256 of the size and pixels of a picture, or of several together: the same for every lossless file of them."""
+    digest = hashlib.sha256()
+    for pixels in pictures:
+        digest.update(str(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def perceptual_hash(gray: Pixels) -> Hash:

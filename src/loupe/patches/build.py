@@ -6,7 +6,6 @@ Threads decode while one writes in order, a few pictures ahead: memory does not 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from loupe.imaging.files import ImageError, read_image
-from loupe.imaging.likeness import NEAR, distance, perceptual_hash
+from loupe.imaging.likeness import NEAR, content_hash, distance, perceptual_hash
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
 from loupe.patches.index import ImageRow, LowResolution
 from loupe.threads import in_order
@@ -145,13 +144,6 @@ def build_index(
     (folder / "index.json").write_text(json.dumps({**settings, **asdict(built)}, indent=2) + "\n")
     (folder / JOURNAL).unlink()
     return built
-
-
-def content_hash(pixels: Pixels) -> str:
-    """sha256 of a picture's size and pixels: the same for every lossless file of the same picture."""
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def split_of(sha256: str, valid_share: float) -> str:

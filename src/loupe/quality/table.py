@@ -94,13 +94,37 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def check_table_name(path: Path) -> None:
-    """Refuse, before the work is done, a `path` that `write_table` would refuse for its suffix.
+    """Refuse, before the work is done, a `path` that `write_table` and `read_table` would refuse for its suffix.
 
     Raises:
         InputError: neither .parquet nor .csv.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a table is written as {' or '.join(SUFFIXES)}; choose one of these suffixes")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The facts in a file that `write_table` wrote.
+
+    Raises:
+        InputError: there is no such file, it is no table, or holds no facts.
+    """
+    check_table_name(path)
+    kept: dict[str, Any] = {"keep_default_na": False, "float_precision": "round_trip"}  # a picture may be called NA
+    floats = {name: [""] for name, kind in DTYPES.items() if kind == "float64"}
+    try:
+        if path.suffix == ".csv":
+            frame = pd.read_csv(path, dtype=DTYPES, na_values=floats, **kept)
+        else:
+            frame = pd.read_parquet(path)
+        facts: pd.DataFrame = frame[list(DTYPES)].astype(DTYPES)
+        return facts
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs pyarrow: pip install 'loupe[pipeline]', or give a .csv") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no table of facts ({error}); write it with `loupe facts --out`") from None
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from loupe.errors import InputError
 from loupe.evaluation.methods import compared_with, stored
-from loupe.evaluation.pairs import Pair
+from loupe.evaluation.pairs import held_out
 from loupe.evaluation.run import Outputs, evaluate
 from loupe.evaluation.tables import slices_table, summary_table
 from loupe.params import load_params
@@ -23,15 +22,6 @@ OUTPUTS = Outputs(
 )
 
 
-def pairs(index: PatchIndex) -> Iterator[Pair]:
-    """The validation pictures of the index; one that was a single gray channel is scored as such."""
-    for number, row in enumerate(index.images):
-        if row.split == "valid":
-            gray = row.channels == 1
-            hr, lr = (view[..., 0] if gray else view for view in (index.hr(number), index.lr(number)))
-            yield Pair(row.set, row.name, hr, lr)
-
-
 @stage
 def main() -> None:
     """Score, draw, and print the table."""
@@ -39,7 +29,7 @@ def main() -> None:
     model = stored(MODEL)
     champion = Path(chosen.champion) if chosen.champion else None
     others = compared_with(model, champion, ensemble=MODEL if chosen.ensemble else None)
-    report = evaluate(pairs(PatchIndex(INDEX)), model, others, OUTPUTS)
+    report = evaluate(held_out(PatchIndex(INDEX)), model, others, OUTPUTS)
     print(summary_table(report.summary), slices_table(report.summary), sep="\n\n")
     if report.failures:
         raise InputError("; ".join(report.failures))

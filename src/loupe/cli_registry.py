@@ -87,6 +87,14 @@ def promote(
     bundle: Annotated[Path, typer.Option(metavar="DIR", help="What is promoted.")] = Path("bundle"),
     store: Address = STORE,
     alias: Alias = "production",
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Judge on these: a patch index, or a folder of ground truth. May be repeated."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, but publish nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the gate says; needs --reason.")] = False,
     major: Annotated[bool, typer.Option("--major", help="2.0.0 after 1.4.0: users must change something.")] = False,
     patch: Annotated[bool, typer.Option("--patch", help="1.4.1 after 1.4.0, not 1.5.0.")] = False,
     reason: Reason = "",
@@ -94,29 +102,59 @@ def promote(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Publish a bundle as a new version, and let an alias name it."""
+    """Judge a bundle beside the version in production; if it is better, publish it and let the alias name it.
+
+    docs/promotion.md says what is asked for. Exit code 1: it was refused, and the table says why.
+    """
+    from tempfile import TemporaryDirectory
+
+    from loupe.params import load_params
     from loupe.release import registry
+    from loupe.release.drawing import decision_picture
+    from loupe.release.gate import Limits, Override, decision_table
+    from loupe.release.judging import judge
+    from loupe.release.measure import measure
     from loupe.release.store import open_store
     from loupe.release.tags import Tags
-    from loupe.release.versions import read_alias
 
     if major and patch:
         raise InputError("--major and --patch exclude each other")
-    opened = open_store(store)
-    champion = read_alias(opened, alias)
-    decision: Mapping[str, Any] = {"judged": False, "reason": reason}  # the gate's record comes here
-    event = registry.promote(
+    if force and not reason:
+        raise InputError("--force needs --reason: it is kept with the version")
+    opened, who = open_store(store), by or _user()
+    limits = Limits(**asdict(load_params(repo / "params.yaml").promotion))
+    scores = repo / "metrics"
+    decision, champion = judge(
         opened,
         bundle,
-        Tags(repo),
-        decision,
-        champion=champion,
-        by=by or _user(),
-        reason=reason,
-        alias=alias,
-        bump="major" if major else "patch" if patch else "minor",
-        say=_say,
+        alias,
+        pictures or [repo / "index"],
+        limits,
+        scored=[scores] if (scores / "evaluate.json").exists() else [],
+        override=Override(reason, who) if force else None,
+        cache=repo / ".cache" / "champion",
     )
+    typer.echo(decision_table(decision), err=as_json)
+    if dry_run or not decision.promoted:
+        if as_json:
+            typer.echo(json.dumps(decision.as_dict(), indent=2))
+        raise typer.Exit(0 if decision.promoted else 1)
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / "decision.svg"
+        picture.write_text(decision_picture(decision), encoding="utf-8")
+        event = registry.promote(
+            opened,
+            bundle,
+            Tags(repo),
+            decision.as_dict() | {"measured": measure(sorted(bundle.glob("*.onnx")))},
+            champion=champion,
+            by=who,
+            reason=reason,
+            alias=alias,
+            bump="major" if major else "patch" if patch else "minor",
+            picture=picture,
+            say=_say,
+        )
     _print_event(event, as_json)
 
 

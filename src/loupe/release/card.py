@@ -1,0 +1,58 @@
+"""MODEL_CARD.md: the bundle for people, with the metadata that Hugging Face reads. The text is card.md."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+
+def model_card(
+    label: str,
+    metrics: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    licences: str,
+    jpeg_share: float,
+    examples: Sequence[Mapping[str, Any]],
+) -> str:
+    """The card's text.
+
+    Args:
+        label: of the network, such as "RDN D4 C3 G32".
+        metrics, contract: as in the bundle's files.
+        licences: of the photographs, Markdown.
+        jpeg_share: of the product patches in training that were compressed, in [0, 1].
+        examples: kind (`best`, `worst`), file, set, image, psnr_y and bicubic_psnr_y of each.
+    """
+    environment = Environment(
+        autoescape=False,  # noqa: S701  # Markdown is no HTML; `plain` makes names of pictures harmless
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"plain": _plain, "figure": _figure}
+    template = environment.from_string(files("loupe.release").joinpath("card.md").read_text(encoding="utf-8"))
+    return template.render(
+        label=label,
+        metrics=metrics,
+        contract=contract,
+        licences=licences,
+        jpeg_share=jpeg_share,
+        examples=examples,
+    )
+
+
+def _figure(value: float | None, decimals: int = 2, unknown: str = "–") -> str:
+    """A number; infinity and NaN, which JSON holds as null, as `unknown`."""
+    return unknown if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+
+
+def _plain(text: str) -> str:
+    """A stranger's file name as text of a Markdown table: nothing in it is markup."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
