@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps, PngImagePlugin
 from tests.conftest import picture
-from tests.horrors import make_horrors, png
+from tests.horrors import png
 from tests.upscaling.enlargers import Bicubic, Repeating
 from tests.upscaling.networks import network
 
@@ -360,24 +360,3 @@ def test_a_format_too_small_is_named_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a.webp: refused: 16384 x 2 pixels are more than WEBP can hold, 16383"):
         write_picture(tmp_path / "b.webp", wide)
     assert not (tmp_path / "b.webp").exists()
-
-
-def test_the_folder_of_horrors_gives_pictures_or_reasons(tmp_path: Path) -> None:
-    for name, horror in make_horrors(tmp_path / "horrors").items():
-        target = tmp_path / "out" / horror.path.name
-        if horror.error.startswith("refused: a link"):
-            continue  # a link is followed, as a copy would
-        if horror.error and not (horror.error.startswith("refused: cannot be read") and name == "secret.png"):
-            with pytest.raises(ImageError, match="refused: "):
-                enlarged(horror.path, target)
-            assert not target.exists()
-        elif name == "strip.jpg":
-            with pytest.raises(ImageError, match="131000 x 24 pixels are more than JPEG can hold"):
-                enlarged(horror.path, target)
-        elif name != "secret.png":
-            enlarged(horror.path, target)
-            with Image.open(horror.path) as before, Image.open(target) as after:
-                size = ImageOps.exif_transpose(before).size
-                assert after.size == (2 * size[0], 2 * size[1])
-                assert after.format == before.format
-                after.load()
