@@ -1,1 +1,26 @@
-"""loupe: a magnifying glass for product photos, and the pipeline that trains, scores and releases it."""
+"""A magnifying glass for product photos: small pictures become sharp ones twice the size.
+
+    import loupe
+
+    upscaler = loupe.load("bundle")  # a bundle, a model's folder, or an ONNX file
+    sharp = upscaler.upscale(image)  # a NumPy array or a picture of Pillow's
+
+Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loupe.upscaling.upscaler import Upscaler, load
+
+__all__ = ["Upscaler", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from loupe.upscaling import upscaler
+
+    return getattr(upscaler, name)

@@ -7,6 +7,7 @@ inputs failed and the others are done, 2 wrong use.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(registry, name="registry")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
+MODELS = "A bundle, a model's folder, or an ONNX file; else bundle/ or models/ here."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -81,6 +83,90 @@ def downscale(
             failed += 1
     typer.echo(f"{out}: {len(jobs) - failed} images written, {failed} failed")
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Image files or folders.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="Folder; or, for one picture, the file's name.")
+    ],
+    model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Size factor: the model's own, or its square in two passes.")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="The bundle's 8-bit variant: faster, with slightly other pixels.")
+    ] = False,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="What the network may take at once: 500M, 2G.")] = "1G",
+    kind: Annotated[
+        str, typer.Option("--format", metavar="F", help="png, jpeg, webp, tiff, bmp, gif or avif; else as it was.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and say what would be done; write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enlarge pictures: the same names and formats, twice the size, with all that the files know.
+
+    Folders are taken with all below. Run again, only what is missing is made. docs/upscaling.md says how colours,
+    transparency, animations and metadata are kept.
+    """
+    from tqdm import tqdm
+
+    from loupe.upscaling import batch
+    from loupe.upscaling.upscaler import load
+
+    alone = batch.is_file(inputs, out)
+    kind = kind or (batch.kind_of(out) if alone else "")
+    jobs = batch.plan(inputs, out, kind)
+    upscaler = load(model or _model_here(), scale, fast=fast, memory=_bytes(memory))
+    stop = batch.Stop()
+
+    def say(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+    def watch(outcome: batch.Outcome) -> None:
+        source = _printable(outcome.job.source)
+        for note in outcome.notes:
+            say(f"{source}: {note}")
+        if outcome.state == "failed":
+            say(f"{source}: {outcome.reason}")
+        elif dry_run and not as_json:
+            size = " x ".join(str(side * upscaler.scale) for side in outcome.size)
+            made = f"{_printable(outcome.job.target)}, {size}"
+            typer.echo(f"{source} -> {made if outcome.state == 'left' else 'there already'}")
+        bar.update()
+
+    with (
+        batch.finishing_on_interrupt(stop, say),
+        tqdm(total=len(jobs), unit="picture", disable=not sys.stderr.isatty()) as bar,
+    ):
+        found = batch.run(jobs, upscaler, None if alone else out, kind, stop, watch, dry_run)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    elif not dry_run:
+        named = f", {found['failed']} failed, see {out / batch.FAILURES}" if found["failed"] and not alone else ""
+        typer.echo(f"{out}: {found['done']} pictures written, {found['skipped']} there already{named}")
+    if stop.reason:
+        typer.echo(f"{found['left']} pictures left: {stop.reason}", err=True)
+    raise typer.Exit(batch.exit_code(found, stop))
+
+
+@app.command()
+def demo(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An image file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The page; else NAME.html here.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
+) -> None:
+    """Look at one picture, before and after, through a magnifying glass: a page that opens from the disk."""
+    from loupe.upscaling.demo import write_demo
+    from loupe.upscaling.upscaler import load
+
+    page = out or Path(f"{picture.stem}.html")
+    for note in write_demo(page, picture, load(model or _model_here())):
+        typer.echo(f"{_printable(picture)}: {note}", err=True)
+    typer.echo(f"look at {_printable(page)}")
 
 
 @app.command()
@@ -334,6 +420,27 @@ def bench(
     if name not in names:
         raise InputError(f"no benchmark {name!r}; there are {', '.join(names)}")
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *(arguments or [])]))
+
+
+def _model_here() -> Path:
+    """The model of the project in whose folder the command runs."""
+    for path in (Path("bundle"), Path("models")):
+        if path.is_dir():
+            return path
+    raise InputError("no model given, and no bundle/ or models/ here; name one with --model")
+
+
+def _bytes(size: str) -> int:
+    """A size in bytes, such as 500M or 2G; a K is 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE)
+    if not match:
+        raise InputError(f"{size!r} is no size; give 500M or 2G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _printable(path: Path) -> str:
+    """A file's name as it can be printed: names of strangers may hold line breaks, colours, or no text at all."""
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def _bar(total: int | None, what: str) -> Callable[[], object]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,15 +94,15 @@ class Decoded:
     orientation: int
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The files in `folder` and below with an image's suffix, sorted by path; hidden ones are left out.
+def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]:
+    """The files in `folder` and below with one of `suffixes`, sorted by path; hidden ones are left out.
 
     Raises:
         ImageError: there is no such folder.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
@@ -251,9 +252,9 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; it appears under its name when the block ends well, else not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name itself may be as long as names can be
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("w+b") as stream:  # Pillow reads what it wrote of a TIFF with pages
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

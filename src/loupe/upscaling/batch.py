@@ -1,0 +1,409 @@
+"""Many pictures: files and folders in, the same names twice the size out.
+
+One thread decodes, this one runs the network, others encode, so that the network never waits. A file is written whole
+or not at all, and then noted in the journal, OUT/.loupe.jsonl: by the hash of its input, the model and the settings.
+Whoever runs the same again, after a kill too, gets only what is missing. Files that fail are named in
+OUT/failures.jsonl and stop nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+from loupe.errors import InputError
+from loupe.imaging.files import FORMATS, SUFFIXES, ImageError, find_images, read_bytes
+from loupe.threads import in_order
+from loupe.upscaling.pictures import Picture, check_sides, read_picture, write_large, write_picture
+from loupe.upscaling.upscaler import Upscaler
+
+JOURNAL, FAILURES = ".loupe.jsonl", "failures.jsonl"
+KINDS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP", "gif": "GIF", "avif": "AVIF"}
+SUFFIX = {"JPEG": ".jpg", "AVIF": ".avif"}  # where it is not the first in FORMATS
+LOOKED_FOR = SUFFIXES | {".avif"}
+WRITERS = 2  # encoders at work, each with a picture in memory
+LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.part")  # by atomic_file, when it was killed
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+State = Literal["done", "skipped", "failed", "left"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to be read, and the one to be written."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    state: done; skipped, for it was done before; failed; or left, for the run was stopped. reason: why it failed.
+    notes: what was changed. size: width and height of the input; (0, 0) where it was not read. frames: from 1.
+    """
+
+    job: Job
+    state: State
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    frames: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames of the input."""
+        return self.size[0] * self.size[1] * self.frames
+
+
+@dataclass
+class Stop:
+    """Asks a run to finish what it has begun and to begin nothing more; `reason` says why."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    reason: str = ""
+    interrupted: bool = False  # by the user
+
+    def ask(self, reason: str) -> None:
+        """The first reason stays."""
+        self.reason = self.reason or reason
+        self.event.set()
+
+
+def plan(inputs: Sequence[Path], out: Path, kind: str = "") -> list[Job]:
+    """Which file becomes which: those in folders keep their place below, and all their name.
+
+    Args:
+        inputs: files, and folders whose pictures are taken with all below, but not what lies in `out`.
+        out: a folder; or, for a single file, a file with an image's suffix.
+        kind: a key of KINDS to get another suffix; "" for the same.
+
+    Raises:
+        InputError: nothing to do, or an output would replace an input or another output.
+    """
+    if kind and kind not in KINDS:
+        raise InputError(f"no format {kind!r}; there are {', '.join(KINDS)}")
+    if is_file(inputs, out):
+        jobs = [Job(inputs[0], out)]
+    else:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out}: is a file; give a folder, or one picture only")
+        suffix = suffix_of(KINDS[kind]) if kind else ""
+        jobs = []
+        for source in inputs:
+            if not source.is_dir():
+                found = [(source, Path(source.name))]
+            elif out.exists() and out.samefile(source):
+                raise InputError(f"{out}: is the folder of the pictures themselves; choose another for --out")
+            else:
+                below = ((path, path.relative_to(source)) for path in find_images(source, LOOKED_FOR))
+                found = [(path, name) for path, name in below if not path.is_relative_to(out)]
+            jobs += [Job(path, out / (name.with_suffix(suffix) if suffix else name)) for path, name in found]
+    if not jobs:
+        raise InputError(f"{', '.join(map(str, inputs))}: no images here")
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target in taken:
+            raise InputError(f"{job.source} and {taken[job.target]} would both become {job.target}; rename one")
+        if job.target.exists() and job.source.exists() and job.target.samefile(job.source):
+            raise InputError(f"{job.source}: would replace itself; choose another folder for --out")
+        taken[job.target] = job.source
+    return jobs
+
+
+def is_file(inputs: Sequence[Path], out: Path) -> bool:
+    """Whether `out` names the file that one picture is to become."""
+    return len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in LOOKED_FOR and not out.is_dir()
+
+
+def suffix_of(kind: str) -> str:
+    """The suffix for a format of Pillow's name."""
+    return SUFFIX.get(kind) or FORMATS[kind][0]
+
+
+def kind_of(path: Path) -> str:
+    """The key of KINDS that a file's suffix stands for."""
+    suffix = path.suffix.lower()
+    return next(key for key, kind in KINDS.items() if suffix in FORMATS[kind] or suffix == SUFFIX.get(kind))
+
+
+class Journal:
+    """What a folder holds already; one run at a time may write into it.
+
+    Raises:
+        InputError: another run does.
+    """
+
+    def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._out = out
+        self._stream = (out / JOURNAL).open("ab+", buffering=0)  # on a full disk nothing must wait to be written
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the system, however the run ends
+        except BlockingIOError:
+            self._stream.close()
+            raise InputError(f"{out}: another run is writing here; wait for it, or choose another folder") from None
+        for path in out.rglob(".*.part"):
+            if LEFT_BEHIND.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        self._stream.seek(0)
+        lines = self._stream.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            self._stream.write(b"\n")  # a line that was cut by a kill must not spoil the next
+        self._done: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._done[entry["target"]] = entry
+            except (ValueError, KeyError, TypeError):
+                continue  # its picture is made again
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def holds(self, job: Job, key: str) -> bool:
+        """Whether the file that `job` writes is there, made of what `key` stands for."""
+        entry = self._done.get(self._name(job))
+        try:
+            return entry is not None and entry["key"] == key and job.target.stat().st_size == entry["bytes"]
+        except (OSError, KeyError):
+            return False
+
+    def add(self, job: Job, key: str) -> None:
+        """Note that the file of `job` was written."""
+        entry = {"target": self._name(job), "key": key, "bytes": job.target.stat().st_size}
+        with self._lock:
+            line = json.dumps(entry).encode() + b"\n"
+            if self._stream.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _name(self, job: Job) -> str:
+        return job.target.relative_to(self._out).as_posix()
+
+
+def run(
+    jobs: Sequence[Job],
+    upscaler: Upscaler,
+    out: Path | None,
+    kind: str,
+    stop: Stop,
+    watch: Callable[[Outcome], None],
+    dry: bool = False,
+) -> dict[str, Any]:
+    """Do all jobs with a journal and a list of failures; what `loupe upscale --json` prints.
+
+    Args:
+        jobs: see `plan`.
+        upscaler: the network.
+        out: the folder written into; None for a single file, which needs neither.
+        kind: see `upscale_all`.
+        stop: see `upscale_all`.
+        watch: called with each outcome, in the order of the jobs.
+        dry: do nothing, see `examine`.
+
+    Raises:
+        InputError: another run writes into `out`.
+    """
+    start = time.monotonic()
+    counts: dict[str, int] = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
+    pixels, failures = 0, []
+    with Journal(out) if out and (out.is_dir() or not dry) else nullcontext() as journal:
+        if out and not dry:
+            (out / FAILURES).unlink(missing_ok=True)  # of a former run
+        all_of_them = examine if dry else partial(upscale_all, stop=stop)
+        for outcome in all_of_them(jobs, upscaler, journal, kind):
+            counts[outcome.state] += 1
+            pixels += outcome.pixels if outcome.state == "done" else 0
+            if outcome.state == "failed":
+                failures.append({"source": str(outcome.job.source), "reason": outcome.reason})
+                if out and not dry:
+                    _note_failure(out, failures[-1], stop)
+            watch(outcome)
+    seconds = time.monotonic() - start
+    return {
+        **counts,
+        "seconds": round(seconds, 3),
+        "megapixels_per_second": round(pixels / 1e6 / seconds, 3),
+        "model": {"sha256": upscaler.identity, "scale": upscaler.scale},
+        "stopped": stop.reason,
+        "failures": failures,
+    }
+
+
+def _note_failure(out: Path, failure: dict[str, str], stop: Stop) -> None:
+    try:
+        with (out / FAILURES).open("a") as stream:
+            stream.write(json.dumps(failure) + "\n")
+    except OSError as error:  # the caller has it all the same
+        stop.ask(f"{out / FAILURES}: cannot be written ({error.strerror})")
+
+
+def upscale_all(
+    jobs: Iterable[Job], upscaler: Upscaler, journal: Journal | None = None, kind: str = "", stop: Stop | None = None
+) -> Iterator[Outcome]:
+    """Do all jobs; an outcome for each, in their order.
+
+    Args:
+        jobs: see `plan`.
+        upscaler: the network.
+        journal: of the folder written into; without one everything is done anew.
+        kind: a key of KINDS for another format; "" for each file's own.
+        stop: asked, the jobs not yet begun are left. A full disk asks by itself.
+    """
+    stop = stop or Stop()
+    steps = _Steps(upscaler, journal, kind, stop)
+    read = in_order(steps.read, jobs, workers=1, ahead=1)
+    for work in in_order(steps.write, map(steps.enlarge, read), workers=WRITERS, ahead=1):
+        if work.outcome:
+            yield work.outcome
+
+
+def examine(
+    jobs: Iterable[Job], upscaler: Upscaler, journal: Journal | None = None, kind: str = ""
+) -> Iterator[Outcome]:
+    """What `upscale_all` would do, without the network and without writing: `left` stands for what would be made."""
+    steps = _Steps(upscaler, journal, kind, Stop())
+    for work in map(steps.read, jobs):
+        outcome = work.outcome or work.ended("left").outcome
+        if outcome:
+            yield outcome
+
+
+def exit_code(found: dict[str, Any], stop: Stop) -> int:
+    """0 all well; 1 some failed or are left; 130 interrupted, as shells have it."""
+    if stop.interrupted:
+        return 128 + signal.SIGINT
+    return 1 if found["failed"] or stop.reason else 0
+
+
+@contextmanager
+def finishing_on_interrupt(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C once finishes the pictures at work; twice ends the process at once, which leaves no torn file either."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.event.is_set():
+            os._exit(128 + number)
+        stop.interrupted = True
+        stop.ask("interrupted; run again, it goes on where it stopped")
+        say("finishing the pictures at work; Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A job on its way: its picture, until there is an outcome."""
+
+    job: Job
+    key: str = ""
+    picture: Picture | None = None
+    size: tuple[int, int] | None = None
+    outcome: Outcome | None = None
+
+    def ended(self, state: State, reason: str = "", notes: tuple[str, ...] = ()) -> _Work:
+        height, width = self.picture.shape[:2] if self.picture else (0, 0)
+        frames, known = (max(1, len(self.picture.frames)), self.picture.notes) if self.picture else (0, ())
+        outcome = Outcome(self.job, state, reason, (*known, *notes), self.size or (width, height), frames)
+        return replace(self, picture=None, outcome=outcome)
+
+    def failed(self, error: Exception) -> _Work:
+        return self.ended("failed", _reason(error, self.job))
+
+
+class _Steps:
+    """The three steps of a job, each for a thread of its own. One bad file never stops the others: all is caught."""
+
+    def __init__(self, upscaler: Upscaler, journal: Journal | None, kind: str, stop: Stop) -> None:
+        self._upscaler = upscaler
+        self._journal = journal
+        self._kind = kind
+        self._stop = stop
+        self._settings = f"{upscaler.identity} x{upscaler.scale} {kind}".strip()
+
+    def read(self, job: Job) -> _Work:
+        work = _Work(job)
+        if self._stop.event.is_set():
+            return work.ended("left")
+        try:
+            data = read_bytes(job.source)
+            work = replace(work, key=f"{hashlib.sha256(data).hexdigest()} {self._settings}")
+            if self._journal and self._journal.holds(job, work.key):
+                return work.ended("skipped")
+            scale = self._upscaler.scale
+            picture = read_picture(job.source, data, scale)
+            if self._kind:
+                picture = replace(picture, format=KINDS[self._kind])
+            height, width = picture.shape[:2]
+            check_sides(job.source, picture.format, height * scale, width * scale)
+            return replace(work, picture=picture, size=(width, height))
+        except Exception as error:
+            return work.failed(error)
+
+    def enlarge(self, work: _Work) -> _Work:
+        picture = work.picture
+        if not picture:
+            return work
+        if self._stop.event.is_set():
+            return work.ended("left")
+        try:
+            if picture.large:  # encoded while the network works: it would be too large to wait for its turn
+                strips = self._upscaler.strips(picture.large)
+                return self._written(work, write_large(work.job.target, picture, strips, self._upscaler.scale))
+            frames = tuple(map(self._upscaler.upscale, picture.frames))
+            return replace(work, picture=replace(picture, frames=frames))
+        except Exception as error:
+            return self._failed(work, error)
+
+    def write(self, work: _Work) -> _Work:
+        if not work.picture:
+            return work
+        try:
+            return self._written(work, write_picture(work.job.target, work.picture))
+        except Exception as error:
+            return self._failed(work, error)
+
+    def _written(self, work: _Work, notes: tuple[str, ...]) -> _Work:
+        if self._journal:
+            self._journal.add(work.job, work.key)
+        return work.ended("done", notes=notes)
+
+    def _failed(self, work: _Work, error: Exception) -> _Work:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            self._stop.ask(f"{work.job.target}: no room left on the disk; make room and run again, it goes on")
+        return work.failed(error)
+
+
+def _reason(error: Exception, job: Job) -> str:
+    """Why a job failed, with the file's name once."""
+    if isinstance(error, ImageError):
+        return str(error).removeprefix(f"{job.source}: ")
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be written ({error.strerror})"
+    return str(error) if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: {error}"
