@@ -18,6 +18,7 @@ import typer
 
 from loupe.cli_registry import app as registry
 from loupe.errors import InputError
+from loupe.named import model_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ app = typer.Typer(
 app.add_typer(registry, name="registry")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
-MODELS = "A bundle, a model's folder, or an ONNX file; else bundle/ or models/ here."
+MODELS = "A bundle, a model's folder, an ONNX file, or an alias such as production; else bundle/ or models/ here."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -112,8 +113,8 @@ def upscale(
     """
     from tqdm import tqdm
 
+    from loupe.named import load
     from loupe.upscaling import batch
-    from loupe.upscaling.upscaler import load
 
     alone = batch.is_file(inputs, out)
     kind = kind or (batch.kind_of(out) if alone else "")
@@ -160,8 +161,8 @@ def demo(
     model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
 ) -> None:
     """Look at one picture, before and after, through a magnifying glass: a page that opens from the disk."""
+    from loupe.named import load
     from loupe.upscaling.demo import write_demo
-    from loupe.upscaling.upscaler import load
 
     page = out or Path(f"{picture.stem}.html")
     for note in write_demo(page, picture, load(model or _model_here())):
@@ -177,13 +178,16 @@ def evaluate(
     ] = None,
     sr: Annotated[Path | None, typer.Option(metavar="DIR", help="Finished pictures to score.")] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="M", help="Model to run and score: a folder, or an ONNX file.")
+        Path | None,
+        typer.Option(metavar="M", help="Model to run and score: a folder, an ONNX file, or an alias."),
     ] = None,
     champion: Annotated[
-        Path | None, typer.Option(metavar="M", help="Model to compare with, pixel by pixel in the report.")
+        Path | None,
+        typer.Option(metavar="M", help="Model to compare with, pixel by pixel in the report."),
     ] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(metavar="M", help="Further models to compare with; may be repeated.")
+        list[Path] | None,
+        typer.Option(metavar="M", help="Further models to compare with; may be repeated."),
     ] = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Score the model's x8 self-ensemble as well: eight times as slow.")
@@ -209,11 +213,14 @@ def evaluate(
 
     if sr and model:
         raise InputError("--sr and --model exclude each other: pictures are either there or to be made")
+    model, champion = model and model_at(model), champion and model_at(champion)
     if ensemble and (not model or model.suffix == ".onnx"):
         raise InputError("--ensemble needs a network: give its folder as --model")
     given = methods.finished(sr, scale) if sr else methods.bicubic(scale, "model")
     scored = methods.stored(model) if model else given
-    others = methods.compared_with(scored, champion, against, model if ensemble else None)
+    others = methods.compared_with(
+        scored, champion, [model_at(one) for one in against or []], model if ensemble else None
+    )
     outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report", own_range) if out else None
     unread: list[str] = []
 
@@ -222,7 +229,7 @@ def evaluate(
         tqdm.write(line, file=sys.stderr)
 
     pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, fail), unit="picture", disable=not sys.stderr.isatty())
-    report = run(pairs, scored, others, outputs)
+    report = run(pairs, scored, compared, outputs)
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"
     typer.echo(to_json(report.summary).rstrip() if as_json else tables)
     if outputs and not as_json:

@@ -1,5 +1,6 @@
 """`loupe registry ...` as people use it: real networks in real bundles, real processes, their output and exit codes."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,10 +14,13 @@ import torch
 from ruamel.yaml import YAML
 from tests.release.conftest import SOURCE, Repository
 
+import loupe
+from loupe.errors import InputError
 from loupe.evaluation.methods import stored
 from loupe.evaluation.pairs import held_out
 from loupe.evaluation.run import evaluate, to_json
 from loupe.models.weights import build_network, save_network
+from loupe.named import model_at
 from loupe.patches.index import PatchIndex
 from loupe.release.bundle import Source, write_bundle
 
@@ -65,7 +69,7 @@ def bundles(repository: Repository, make_index: Callable[..., PatchIndex], tmp_p
     made = {}
     for name in ("good", "fair"):
         if name == "fair":
-            torch.nn.init.constant_(network.output.bias, 0.004)
+            network.state_dict()["output.bias"].add_(0.004)
         folder = tmp_path / name
         save_network(folder / "models", network, CONFIG)
         scores = to_json(evaluate(held_out(index), stored(folder / "models")).summary)
@@ -76,9 +80,24 @@ def bundles(repository: Repository, make_index: Callable[..., PatchIndex], tmp_p
     return made
 
 
+def identity_of(model: str) -> str:
+    """Which network `loupe.load` gives."""
+    return loupe.load(model).identity
+
+
+def sha256(bundle: Path) -> str:
+    return hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
+
+
 def test_a_day_at_the_registry(
-    registry: Registry, bundles: dict[str, Path], repository: Repository, tmp_path: Path
+    registry: Registry,
+    bundles: dict[str, Path],
+    repository: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("LOUPE_STORE", str(tmp_path / "releases"))
+    monkeypatch.setenv("LOUPE_CACHE", str(tmp_path / "cache"))
     assert "no versions yet" in registry("list")
     assert "has no production" in registry("pull", "-o", tmp_path / "served", code=2)
 
@@ -106,12 +125,21 @@ def test_a_day_at_the_registry(
     assert record["measured"]["models"]["model.onnx"][0]["seconds"] > 0
     assert (tmp_path / "releases" / shown["events"][-1]["picture"]["path"]).read_text().startswith("<svg")
 
+    assert identity_of("production") == sha256(bundles["good"])
+    assert identity_of("1.0.0") == sha256(bundles["fair"])
+    for name, message in (("staging", "has no staging"), ("2.0.0", "has no 2.0.0"), ("no/where", "no model here")):
+        with pytest.raises(InputError, match=message):
+            loupe.load(name)
+    with pytest.raises(InputError, match="nope: no such file or folder, nor is there a release store nowhere"):
+        model_at("nope", "nowhere")
+
     worse = registry("promote", "--bundle", bundles["fair"], code=1)
     assert "gain" in worse.splitlines()[0]
     assert "--force needs --reason" in registry("promote", "--bundle", bundles["fair"], "--force", code=2)
 
     assert "version 1.1.0" in registry("pull", "-o", tmp_path / "served")
     assert "version 1.0.0" in registry("rollback", "--reason", "halos on rings")
+    assert identity_of("production") == sha256(bundles["fair"])
     assert [line.split()[2] for line in registry("history").splitlines()[3:]] == ["promote", "promote", "rollback"]
     assert json.loads(registry("prune", "--keep", "1", "--json")) == []
     repository.git("tag", "--delete", "rdn-x2#production#3")

@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_would_be_done(tmp_path: Path, bundle: Path) -> None
     ("arguments", "said"),
     [
         (["-o", "out"], "no model given, and no bundle/ or models/ here; name one with --model"),
-        (["-o", "out", "--model", "gone"], "gone: no model here"),
+        (["-o", "out", "--model", "gone"], "gone: no such file or folder, nor is there a release store releases"),
         (["-o", "out", "--model", "BUNDLE", "--fast"], "holds no model-int8.onnx"),
         (["-o", "out", "--model", "BUNDLE", "--memory", "much"], "'much' is no size; give 500M or 2G"),
         (["-o", "out", "--model", "BUNDLE", "--scale", "3"], "enlarges 2 times, or 4 times by two passes; not 3"),

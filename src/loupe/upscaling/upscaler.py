@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -22,7 +21,6 @@ from PIL import Image
 from loupe.errors import InputError
 from loupe.imaging.files import expanded
 from loupe.imaging.resize import Pixels
-from loupe.upscaling.runtimes import Runtime, load_enlarger
 from loupe.upscaling.tiles import Enlarger, Rows, Tiler
 
 MEMORY = 2**30  # bytes that one window may take in the network, where nobody says otherwise
@@ -161,27 +159,3 @@ def among_neighbours(enlarged: Pixels, original: Pixels) -> Pixels:
         lines = extreme(extreme(lines[:, :-2], lines[:, 1:-1]), lines[:, 2:])
         bounds.append(lines.repeat(scale, axis=0).repeat(scale, axis=1))
     return np.clip(enlarged, *bounds)
-
-
-def load(
-    model: str | Path,
-    scale: int | None = None,
-    *,
-    fast: bool = False,
-    memory: int = MEMORY,
-    runtime: Runtime | None = None,
-) -> Upscaler:
-    """Load a model once, to enlarge many pictures.
-
-    Args:
-        model: a bundle's folder, a model's folder, or an ONNX file.
-        scale: size factor; the network's own if absent, or its square.
-        fast: use the 8-bit variant that a bundle may hold: several times as fast, with slightly other pixels.
-        memory: bytes that the network may take at once.
-        runtime: what computes; chosen by what is there if absent, see docs/upscaling.md.
-
-    Raises:
-        InputError: there is no such model, it is damaged, or nothing is installed that can run it.
-    """
-    enlarger = load_enlarger(Path(model), runtime, fast)
-    return Upscaler(enlarger, scale, memory, enlarger.identity)
