@@ -218,9 +218,8 @@ def evaluate(
         raise InputError("--ensemble needs a network: give its folder as --model")
     given = methods.finished(sr, scale) if sr else methods.bicubic(scale, "model")
     scored = methods.stored(model) if model else given
-    others = methods.compared_with(
-        scored, champion, [model_at(one) for one in against or []], model if ensemble else None
-    )
+    others = [model_at(one) for one in against or []]
+    compared = methods.compared_with(scored, champion, others, model if ensemble else None)
     outputs = Outputs(out / "evaluate.json", out / "per_image.csv", out / "report", own_range) if out else None
     unread: list[str] = []
 
