@@ -1,15 +1,17 @@
 """Pictures in windows: the same to the last bit as in one piece, and no more memory than allowed."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from tests.conftest import picture
 from tests.upscaling.enlargers import Blurring
-from tests.upscaling.networks import CONFIG, network
+from tests.upscaling.networks import network
 
 from loupe.imaging.resize import Pixels
+from loupe.models.export import halo
 from loupe.models.inference import to_pixels, to_tensor
-from loupe.upscaling.runtimes import halo
 from loupe.upscaling.tiles import Tiler, TooLittleMemoryError, is_out_of_memory
 from loupe.upscaling.upscaler import Twice, Upscaler
 
@@ -32,6 +34,16 @@ def test_tiled_is_whole_on_fifty_random_sizes() -> None:
         assert enlarger.largest <= most
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small windows: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_real_network_tiled_is_whole_on_fifty_random_sizes() -> None:
     real = network().double()  # rounding in another order is then far below half a level
 
@@ -39,9 +51,8 @@ def test_a_real_network_tiled_is_whole_on_fifty_random_sizes() -> None:
         with torch.inference_mode():
             return to_pixels_of_doubles(real(to_tensor(window[None]).double()))
 
-    torch.set_num_threads(1)  # small windows: threads would only wait for each other
     rng = np.random.default_rng(1)
-    reach = halo(CONFIG)
+    reach = halo(network())
     for seed in range(50):
         height, width = (int(side) for side in rng.integers(1, 90, 2))
         pixels = picture(seed, height + 31, width + 31)[:height, :width]
@@ -61,7 +72,7 @@ def test_the_halo_of_an_rdn_is_exact(D: int, C: int) -> None:
     for parameter in real.parameters():
         parameter.data = parameter.data.abs() + 0.1  # nothing cancels, and no ReLU closes
     reach = D * C + 5
-    assert halo(CONFIG | {"D": D, "C": C}) == reach
+    assert halo(real) == reach
     x = torch.ones((1, 3, 4 * reach, 4 * reach), dtype=torch.float64, requires_grad=True)
     middle = 2 * reach
     real(x)[0, 0, 2 * middle : 2 * middle + 2, 2 * middle : 2 * middle + 2].sum().backward()

@@ -212,7 +212,7 @@ def _contract(network: RDN, models: list[str]) -> dict[str, Any]:
         },
         "colour": "sRGB, 8 bits. Convert other profiles, CMYK and 16 bits, and apply the EXIF orientation, beforehand",
         "alpha": "no alpha channel: lay the picture on white first, as those it was trained on. To keep transparency, "
-        "enlarge the alpha channel by bicubic and put it back",
+        "multiply colours by alpha, enlarge both, alpha as a gray picture, and divide again; `loupe upscale` does so",
         "gray": "repeat it three times; the result is the luma of what comes out: (299 R + 587 G + 114 B) / 1000",
         "limits": {
             "smallest": [1, 1],

@@ -192,6 +192,7 @@ def _load_torch(folder: Path) -> LoadedModel:
         raise InputError(f"{folder}: needs PyTorch: `pip install loupe[pipeline]`; or give a bundle, which does not")
     import torch
 
+    from loupe.models.export import halo
     from loupe.models.inference import choose_device, to_pixels, to_tensor
     from loupe.models.weights import describe, load_network
 
@@ -208,17 +209,8 @@ def _load_torch(folder: Path) -> LoadedModel:
             return to_pixels(output)
 
     facts = describe(folder)
-    config = facts["config"]
-    return LoadedModel(run, folder, "torch", network.scale, halo(config), bytes_per_pixel(config), str(facts["sha256"]))
-
-
-def halo(config: dict[str, Any]) -> int:
-    """How far an RDN sees, in input pixels: one for each 3 x 3 convolution on the way.
-
-    Two shallow ones, C in each of D blocks, one of fusion, one before the shuffle; and the last, which works on finer
-    pixels, whose neighbours may belong to the next input pixel. Bicubic enlargement sees two.
-    """
-    return int(config["D"]) * int(config["C"]) + 5
+    reach, most = halo(network), bytes_per_pixel(facts["config"])
+    return LoadedModel(run, folder, "torch", network.scale, reach, most, str(facts["sha256"]))
 
 
 def bytes_per_pixel(config: dict[str, Any]) -> int:
