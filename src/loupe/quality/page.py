@@ -16,16 +16,16 @@ from loupe.imaging.files import ImageError, atomic_file, read_image
 THUMBNAIL = 192  # pixels, for screens of double density
 
 
-def rendered(template: str, **values: Any) -> str:
-    """A page from one of the templates beside this file, with the style they share."""
+def rendered(template: str, *, package: str = "loupe.quality", style: str = "", **values: Any) -> str:
+    """A page from one of a package's templates, with the style that all share and, behind it, one of its own."""
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
-    sources = {name: (files("loupe.quality") / name).read_text("utf-8") for name in (template, "page.css")}
+    sources = {template: (files(package) / template).read_text("utf-8")}
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = sources["page.css"]
+    style = (files("loupe.quality") / "page.css").read_text("utf-8") + style
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     ours = Markup(style)  # noqa: S704  # not from outside
     return environment.get_template(template).render(style=ours, style_hash=f"sha256-{digest}", **values)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
-from markupsafe import Markup
-
+from loupe.quality.page import rendered
 from loupe.release.tags import ARTIFACT
 from loupe.release.versions import Event, version_path
 
@@ -24,20 +20,12 @@ def render(rows: Sequence[Mapping[str, Any]], events: Sequence[Event], alias: st
         events: the history, oldest first.
         alias: the one that the title tells of.
     """
-    style = (files("loupe.quality") / "page.css").read_text("utf-8")  # one look for all our pages
-    style += (files("loupe.release") / "page.css").read_text("utf-8")
     sets = list(dict.fromkeys(name for row in rows for name in row["sets"] or {}))
     current = next((row["version"] for row in rows if alias in row["aliases"]), None)
-    environment = Environment(
-        loader=DictLoader({"page.html": (files("loupe.release") / "page.html").read_text("utf-8")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(
-        style=Markup(style),  # noqa: S704  # ours
-        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
+    page = rendered(
+        "page.html",
+        package="loupe.release",
+        style=(files("loupe.release") / "page.css").read_text("utf-8"),
         artifact=ARTIFACT,
         title=f"Version {current} is in {alias}" if current else f"Nothing is in {alias}",
         current=current,

@@ -488,13 +488,14 @@ def _settle(store: Store, event: Event, tags: Tags | None, say: Say, step: Step 
 
 def _show(store: Store, say: Say) -> bool:
     """Write index.html anew; whether it was another one. It is for people: that it fails stops nothing."""
+    from loupe.release.page import render
+
+    events = history(store)
     try:
-        from loupe.release.page import render
+        page = render(overview(store, events), events, PRODUCTION)
     except ImportError:
         say("index.html is not renewed: that needs the extra `pipeline`; `loupe registry verify` does it later")
         return False
-    events = history(store)
-    page = render(overview(store, events), events, PRODUCTION)
     there = store.read("index.html")
     if there and there.data == page:
         return False
