@@ -209,6 +209,30 @@ def triton(
 
 
 @app.command()
+def mirror(
+    tracking_uri: Annotated[
+        str, typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="The MLflow server.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="[VERSION|ALIAS]", help="What is copied.")] = "production",
+    model: Annotated[str, typer.Option("--name", metavar="NAME", help="The registered model in MLflow.")] = "rdn-x2",
+    alias: Annotated[
+        str, typer.Option(metavar="NAME", help="What is set in MLflow; ALIAS if absent, production for a VERSION.")
+    ] = "",
+    store: Address = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a version into an MLflow registry, once, and let MLflow's alias name what ours names."""
+    from loupe.release.mirror import mirror as copy
+    from loupe.release.store import open_store
+
+    mirrored = copy(open_store(store), tracking_uri, name, model=model, alias=alias or None, say=_say)
+    done = "registered" if mirrored.copied else "was there already"
+    named = f", {mirrored.alias}" if mirrored.alias else ""
+    line = f"{mirrored.model} {mirrored.number}{named}: version {mirrored.version}, {done}"
+    typer.echo(json.dumps(asdict(mirrored), indent=2) if as_json else line)
+
+
+@app.command()
 def verify(store: Address = STORE, repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Check every file, alias, log entry and tag, and mend what a dead promotion left; exit code 1 if something stays.
 

@@ -56,8 +56,7 @@ def export(bundle: Path, repository: Path, name: str = "rdn-x2", model: str = "m
     Raises:
         InputError: the name cannot be one, or the bundle has no such model. ManifestError: the bundle is damaged.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise InputError(f"{name!r}: no name for a model; take letters, digits, -, _ and .")
+    check_name(name)
     verify_folder(bundle)
     contract = json.loads((bundle / "contract.json").read_text())
     if model not in contract["models"]:
@@ -68,3 +67,14 @@ def export(bundle: Path, repository: Path, name: str = "rdn-x2", model: str = "m
         shutil.copyfile(bundle / model, folder / "1" / "model.onnx")
         (folder / "config.pbtxt").write_text(CONFIG.format(name=name, batch=batch, given=given, made=made))
     return repository / name
+
+
+def check_name(name: str) -> str:
+    """`name`, if a model can be called so on a server: it is part of paths, addresses and queries there.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(f"{name!r}: no name for a model; take letters, digits, -, _ and .")
+    return name
