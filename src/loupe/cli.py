@@ -23,6 +23,8 @@ from loupe.named import model_at
 if TYPE_CHECKING:
     import pandas as pd
 
+    from loupe.upscaling.places import S3Path
+
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
     no_args_is_help=True,
@@ -88,9 +90,11 @@ def downscale(
 
 @app.command()
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Image files or folders.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Image files or folders, or s3://BUCKET/PREFIX.")
+    ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="Folder; or, for one picture, the file's name.")
+        str, typer.Option("--out", "-o", metavar="OUT", help="Folder; or, for one picture, the file's name.")
     ],
     model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
     scale: Annotated[
@@ -115,10 +119,12 @@ def upscale(
 
     from loupe.named import load
     from loupe.upscaling import batch
+    from loupe.upscaling.places import place
 
-    alone = batch.is_file(inputs, out)
-    kind = kind or (batch.kind_of(out) if alone else "")
-    jobs = batch.plan(inputs, out, kind)
+    sources, target = [place(name) for name in inputs], place(out)
+    alone = batch.is_file(sources, target)
+    kind = kind or (batch.kind_of(target) if alone else "")
+    jobs = batch.plan(sources, target, kind)
     upscaler = load(model or _model_here(), scale, fast=fast, memory=_bytes(memory))
     stop = batch.Stop()
 
@@ -141,12 +147,12 @@ def upscale(
         batch.finishing_on_interrupt(stop, say),
         tqdm(total=len(jobs), unit="picture", disable=not sys.stderr.isatty()) as bar,
     ):
-        found = batch.run(jobs, upscaler, None if alone else out, kind, stop, watch, dry_run)
+        found = batch.run(jobs, upscaler, None if alone else target, kind, stop, watch, dry_run)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif not dry_run:
-        named = f", {found['failed']} failed, see {out / batch.FAILURES}" if found["failed"] and not alone else ""
-        typer.echo(f"{out}: {found['done']} pictures written, {found['skipped']} there already{named}")
+        named = f", {found['failed']} failed, see {target / batch.FAILURES}" if found["failed"] and not alone else ""
+        typer.echo(f"{target}: {found['done']} pictures written, {found['skipped']} there already{named}")
     if stop.reason:
         typer.echo(f"{found['left']} pictures left: {stop.reason}", err=True)
     raise typer.Exit(batch.exit_code(found, stop))
@@ -444,7 +450,7 @@ def _bytes(size: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _printable(path: Path) -> str:
+def _printable(path: Path | S3Path) -> str:
     """A file's name as it can be printed: names of strangers may hold line breaks, colours, or no text at all."""
     return str(path) if str(path).isprintable() else repr(str(path))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import S3
 
+from loupe.errors import InputError
 from loupe.quality.inbox import InboxError, fetch_s3, read_folder, remove_s3
 
 
@@ -63,5 +64,5 @@ def test_s3_is_fetched_once_whatever_the_keys_are(s3: S3, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("url", ["s3://", "s3://no-such-bucket/in"])
 def test_an_s3_inbox_that_is_not_there(s3: S3, tmp_path: Path, url: str) -> None:
-    with pytest.raises(InboxError, match=url):
+    with pytest.raises(InputError, match=url):
         fetch_s3(url, tmp_path / "work")

@@ -15,6 +15,7 @@ from typing import Any
 from loupe.errors import InputError
 from loupe.imaging.files import MOST_BYTES, SUFFIXES, atomic_file
 from loupe.quality.table import shown
+from loupe.s3 import connect, split
 
 # Names of pictures that `find_images` does not look for; a shop means them to be pictures all the same, and should be
 # told what became of them.
@@ -94,7 +95,7 @@ def fetch_s3(url: str, folder: Path, progress: Callable[[], object] = lambda: No
     the AWS CLI.
 
     Raises:
-        InboxError: no such bucket, no access, nobody answers, or the extra `s3` is not installed.
+        InputError: no such bucket, no access, nobody answers, or the extra `s3` is not installed.
     """
     bucket, prefix = _place(url)
     client, errors = _client(url)
@@ -149,19 +150,11 @@ def remove_s3(url: str, item: Item) -> bool:
 
 def _place(url: str) -> tuple[str, str]:
     """Bucket and prefix, which ends with `/` unless it is empty."""
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise InboxError(f"{url}: names no bucket; give s3://BUCKET/PREFIX")
-    return bucket, f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+    bucket, key = split(url)
+    return bucket, f"{key}/" if key else ""
 
 
 def _client(url: str) -> tuple[Any, tuple[type[Exception], ...]]:
     """An S3 client, and what it raises."""
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise InboxError(f"{url}: S3 needs the extra `s3`: pip install 'loupe[s3]'") from None
-    patient = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10, read_timeout=60)
-    return boto3.client("s3", config=patient), (BotoCoreError, ClientError, OSError)
+    client, lost, answer = connect(url, "s3")
+    return client, (lost, answer, OSError)

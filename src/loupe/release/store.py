@@ -29,6 +29,7 @@ from loupe.errors import InputError
 from loupe.imaging.files import atomic_file
 from loupe.names import safe_name
 from loupe.release.manifest import CHUNK, Entry, file_entry
+from loupe.s3 import connect, error_code
 
 SMALL = 1 << 20  # bytes of a record, an alias or a manifest: they come from elsewhere and are read into memory
 TRIES = 5  # in a row that brought nothing new
@@ -189,17 +190,9 @@ class S3Store:
             raise StoreError(f"{address}: no bucket has such a name; give s3://BUCKET/PREFIX")
         self.prefix = f"{safe_name(prefix, address)}/" if prefix else ""
         try:
-            import boto3
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError, ClientError
-        except ImportError:
-            raise StoreError(f"{address}: S3 needs the extra `serve`: pip install 'loupe[serve]'") from None
-        self._lost_connection, self._answer = BotoCoreError, ClientError
-        with self._told(""):
-            retries = {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))}
-            self._client: Any = boto3.client(
-                "s3", config=Config(connect_timeout=10, read_timeout=SECONDS, retries=retries)
-            )
+            self._client, self._lost_connection, self._answer = connect(address, "serve", SECONDS)
+        except InputError as error:
+            raise StoreError(str(error)) from None
 
     def read(self, name: str) -> Stored | None:
         """See Store."""
@@ -249,7 +242,7 @@ class S3Store:
             try:
                 self._client.put_object(**key, Body=data, ContentType=_kind(name), **condition)
             except self._answer as error:
-                if error.response["Error"]["Code"] not in LOST + ABSENT:
+                if error_code(error) not in LOST + ABSENT:
                     raise
                 # It may have been our own write whose answer was lost, tried again by boto3.
                 found = self.read(name)
@@ -267,7 +260,7 @@ class S3Store:
             try:
                 return self._client.get_object(Bucket=self.bucket, Key=self._key(name), **range_)
             except self._answer as error:
-                if error.response["Error"]["Code"] in gone:
+                if error_code(error) in gone:
                     return None
                 raise
 
