@@ -193,7 +193,7 @@ def test_a_bundle_that_does_not_hold_is_refused() -> None:
     assert failed(decide(BETTER, CHAMPION, LIMITS, Verification(math.nan, 0))) == ["ONNX"]
     broken = decide(BETTER, CHAMPION, LIMITS, Verification(1, 2))
     assert failed(broken) == ["golden files"]
-    assert "pictures that did not come out as stored" in row(broken, "golden files")
+    assert "checks of verify.py that failed" in row(broken, "golden files")
     assert row(broken, "golden files").split()[2:4] == ["FAILS", "2"]
 
 

@@ -157,7 +157,7 @@ def _client(uri: str) -> MlflowClient:
             "credentials do not belong into the address of an MLflow server: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", uri):
+    if not re.fullmatch(r"https?://([^\s/[\]]+|\[[0-9a-fA-F:.]+\](:\d+)?)(/\S*)?", uri):
         raise MirrorError(f"{uri!r}: no address of an MLflow server; it looks like http://HOST:5000")
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -231,7 +231,14 @@ def _told(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, OSError, ImportError) as error:  # of requests, or of a client for where artifacts lie
+    except InputError:
+        raise
+    except (
+        MlflowException,
+        OSError,
+        ImportError,
+        ValueError,
+    ) as error:  # of requests too, or of a client for artifacts
         raise MirrorError(
             f"{uri}: {' '.join(str(error).split())}; check the address, that the server runs, and "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, then run again"
