@@ -231,14 +231,7 @@ def _told(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except InputError:
-        raise
-    except (
-        MlflowException,
-        OSError,
-        ImportError,
-        ValueError,
-    ) as error:  # of requests too, or of a client for artifacts
+    except (MlflowException, OSError, ImportError) as error:  # of requests, or of a client for where artifacts lie
         raise MirrorError(
             f"{uri}: {' '.join(str(error).split())}; check the address, that the server runs, and "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, then run again"
