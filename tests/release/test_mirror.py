@@ -259,6 +259,7 @@ def test_the_command_prints_json_and_nothing_else(server: str, store: Store, pub
     [
         ({"uri": "localhost:5000"}, "'localhost:5000': no address of an MLflow server; it looks like http://HOST:5000"),
         ({"uri": "http://[half"}, "no address of an MLflow server"),
+        ({"uri": "http://[1]/"}, "no address of an MLflow server"),
         ({"uri": "sqlite:///mlflow.db"}, "no address of an MLflow server"),
         ({"uri": "http://me:secret@127.0.0.1:9"}, "MLFLOW_TRACKING_PASSWORD"),
         ({"uri": "http://127.0.0.1:9"}, "http://127.0.0.1:9: .*check the address"),

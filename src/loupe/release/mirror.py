@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from loupe.errors import InputError
 from loupe.release.pull import find, pull
@@ -157,7 +158,12 @@ def _client(uri: str) -> MlflowClient:
             "credentials do not belong into the address of an MLflow server: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    if not re.fullmatch(r"https?://([^\s/[\]]+|\[[0-9a-fA-F:.]+\](:\d+)?)(/\S*)?", uri):
+    try:
+        parts = urlsplit(uri)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # no number as port, or brackets without an address
+        known = False
+    if not known or re.search(r"\s", uri):
         raise MirrorError(f"{uri!r}: no address of an MLflow server; it looks like http://HOST:5000")
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
