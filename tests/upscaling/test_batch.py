@@ -100,17 +100,20 @@ def test_the_folder_of_horrors(tmp_path: Path) -> None:
     assert found["done"] + found["failed"] == len(outcomes) == sum(horror.listed for horror in horrors.values())
     by_path = {horror.path: horror for horror in horrors.values()}
     for outcome in outcomes:
-        source, horror = outcome.job.source, by_path[outcome.job.source]
+        source, target = outcome.job.source, outcome.job.target
+        assert isinstance(source, Path)
+        assert isinstance(target, Path)
+        horror = by_path[source]
         if outcome.state == "done":
             assert not horror.error or horror.error.startswith(("refused: a link", "refused: cannot be read"))
-            with Image.open(source) as before, Image.open(outcome.job.target) as after:
+            with Image.open(source) as before, Image.open(target) as after:
                 width, height = ImageOps.exif_transpose(before).size
                 assert after.size == (2 * width, 2 * height)
                 assert after.format == before.format
                 after.load()
         else:
             assert outcome.reason.startswith(horror.error or "refused: 131000 x 24 pixels are more than JPEG can hold")
-            assert not outcome.job.target.exists()
+            assert not target.exists()
     named = [json.loads(line) for line in (out / batch.FAILURES).read_text().splitlines()]
     assert named == found["failures"]
     assert len(named) == found["failed"] > 9

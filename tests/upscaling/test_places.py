@@ -21,6 +21,7 @@ from loupe.errors import InputError
 from loupe.imaging.files import write_png
 from loupe.imaging.resize import Pixels
 from loupe.models.export import to_onnx
+from loupe.s3 import TRIES
 from loupe.upscaling import batch, places
 from loupe.upscaling.places import S3Error, S3Path, place
 from loupe.upscaling.upscaler import Upscaler
@@ -195,7 +196,7 @@ def test_lost_connections_and_busy_servers(s3: S3, proxy: Flaky) -> None:
         ("GET", "in/0/0.png"): [("cut", 100), 503, ("cut", 7)],
         ("PUT", "out/0/0.png"): [503, ("deaf", 0)],
         ("HEAD", "out/0/0.png"): [503],
-        ("GET", "in/1/1.png"): [("cut", 100)] * places.TRIES,
+        ("GET", "in/1/1.png"): [("cut", 100)] * TRIES,
     }
     found = run(source, out)
     assert (found["done"], found["failed"]) == (1, 1)
