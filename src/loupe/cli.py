@@ -11,8 +11,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -108,6 +109,19 @@ def upscale(
         str, typer.Option("--format", metavar="F", help="png, jpeg, webp, tiff, bmp, gif or avif; else as it was.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and say what would be done; write nothing.")] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Who works: this process, or Ray's workers on one or many machines.")
+    ] = "local",
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The Ray cluster; else RAY_ADDRESS, else this machine alone.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Ray's, in all; 0 for one on each machine, or one for each GPU.")
+    ] = 0,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PER_HOUR", help="Of all machines, to estimate what a million pictures cost."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Enlarge pictures: the same names and formats, twice the size, with all that the files know.
@@ -122,11 +136,27 @@ def upscale(
     from loupe.upscaling.places import place
 
     sources, target = [place(name) for name in inputs], place(out)
+    if engine != "ray" and (address or workers):
+        raise InputError("--address and --workers are for --engine ray")
     alone = batch.is_file(sources, target)
     kind = kind or (batch.kind_of(target) if alone else "")
     jobs = batch.plan(sources, target, kind)
-    upscaler = load(model or _model_here(), scale, fast=fast, memory=_bytes(memory))
+    model = model_at(model or _model_here())
+    upscaler = load(model, scale, fast=fast, memory=_bytes(memory))
     stop = batch.Stop()
+    cluster = None
+    if engine == "ray":
+        from loupe.upscaling.cluster import upscale_on_ray
+
+        cluster = partial(
+            upscale_on_ray,
+            model=model,
+            fast=fast,
+            memory=_bytes(memory),
+            stop=stop,
+            address=address,
+            workers=workers,
+        )
 
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
@@ -147,12 +177,17 @@ def upscale(
         batch.finishing_on_interrupt(stop, say),
         tqdm(total=len(jobs), unit="picture", disable=not sys.stderr.isatty()) as bar,
     ):
-        found = batch.run(jobs, upscaler, None if alone else target, kind, stop, watch, dry_run)
+        found = batch.run(jobs, upscaler, None if alone else target, kind, stop, watch, dry_run, cluster)
+    if price is not None and found["done"]:
+        found["cost_per_million"] = round(price * found["hours_per_million"], 2)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif not dry_run:
         named = f", {found['failed']} failed, see {target / batch.FAILURES}" if found["failed"] and not alone else ""
         typer.echo(f"{target}: {found['done']} pictures written, {found['skipped']} there already{named}")
+        if price is not None and found["done"]:
+            rate, hours = f"{found['pictures_per_second']} pictures/s", f"{found['hours_per_million']} hours"
+            typer.echo(f"{rate}: a million like these take {hours} and cost {found['cost_per_million']}")
     if stop.reason:
         typer.echo(f"{found['left']} pictures left: {stop.reason}", err=True)
     raise typer.Exit(batch.exit_code(found, stop))

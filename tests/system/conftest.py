@@ -102,7 +102,7 @@ def answers(url: str, server: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def end_process_group(leader: subprocess.Popen[bytes]) -> None:
+def end_process_group(leader: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """SIGTERM to the whole group, then SIGKILL to what is left after GRACE_SECONDS, children included."""
     for sent, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):  # the group is empty: nothing left to end

@@ -101,7 +101,8 @@ def test_the_folder_of_horrors(tmp_path: Path) -> None:
     by_path = {horror.path: horror for horror in horrors.values()}
     for outcome in outcomes:
         source, target = outcome.job.source, outcome.job.target
-        assert isinstance(source, Path) and isinstance(target, Path)
+        assert isinstance(source, Path)
+        assert isinstance(target, Path)
         horror = by_path[source]
         if outcome.state == "done":
             assert not horror.error or horror.error.startswith(("refused: a link", "refused: cannot be read"))

@@ -77,6 +77,8 @@ def test_a_dry_run_says_what_would_be_done(tmp_path: Path, bundle: Path) -> None
         (["-o", "out", "--model", "BUNDLE", "--scale", "3"], "enlarges 2 times, or 4 times by two passes; not 3"),
         (["-o", "in", "--model", "BUNDLE"], "in: is the folder of the pictures themselves"),
         (["-o", "out", "--model", "BUNDLE", "--format", "psd"], "no format 'psd'"),
+        (["-o", "out", "--model", "BUNDLE", "--workers", "2"], "--address and --workers are for --engine ray"),
+        (["-o", "http://shop/out", "--model", "BUNDLE"], "'http://shop/out': neither a file nor a folder"),
     ],
 )
 def test_wrong_use_is_explained(tmp_path: Path, bundle: Path, arguments: list[str], said: str) -> None:
@@ -86,6 +88,21 @@ def test_wrong_use_is_explained(tmp_path: Path, bundle: Path, arguments: list[st
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_million_pictures_cost(tmp_path: Path, bundle: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / "in" / f"{number}.png", picture(number, 60, 50))
+    arguments = ("upscale", "in", "-o", "out", "--model", bundle, "--price", 7.2)
+    found = json.loads(run(*arguments, "--json", cwd=tmp_path).stdout)
+    assert found["pictures_per_second"] == pytest.approx(3 / found["seconds"], rel=0.05)
+    assert found["hours_per_million"] == pytest.approx(1e6 / found["pictures_per_second"] / 3600, rel=0.05)
+    assert found["cost_per_million"] == pytest.approx(7.2 * found["hours_per_million"], rel=0.05)
+    assert "cost" not in run(*arguments, cwd=tmp_path).stdout, "nothing was made, so nothing is known"
+    assert re.search(
+        r"a million like these take [0-9.]+ hours and cost [0-9.]+\n",
+        run(*arguments, "--format", "webp", cwd=tmp_path).stdout,
+    )
 
 
 def test_a_missing_file_is_a_failure_of_that_file(tmp_path: Path, bundle: Path) -> None:

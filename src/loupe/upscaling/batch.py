@@ -282,6 +282,9 @@ def stands(entry: dict[str, Any], target: Path, key: str) -> bool:
         return False
 
 
+Engine = Callable[[Sequence[Job], Upscaler, Journal | None, str], Iterator[Outcome]]
+
+
 def run(
     jobs: Sequence[Job],
     upscaler: Upscaler,
@@ -290,6 +293,7 @@ def run(
     stop: Stop,
     watch: Callable[[Outcome], None],
     dry: bool = False,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Do all jobs with a journal and a list of failures; what `loupe upscale --json` prints.
 
@@ -299,8 +303,9 @@ def run(
         out: the folder written into; None for a single file, which needs neither.
         kind: see `upscale_all`.
         stop: see `upscale_all`.
-        watch: called with each outcome, in the order of the jobs.
+        watch: called with each outcome; here in the order of the jobs.
         dry: do nothing, see `examine`.
+        engine: does the jobs elsewhere, where they are not to be done here.
 
     Raises:
         InputError: another run writes into `out`.
@@ -313,7 +318,7 @@ def run(
         Journal(out) if isinstance(out, Path) and journaled else nullcontext() as journal,
         _list_of_failures(out, stop) if out and not dry else nullcontext(_ignore) as note,
     ):
-        all_of_them = examine if dry else partial(upscale_all, stop=stop)
+        all_of_them = examine if dry else engine or partial(upscale_all, stop=stop)
         for outcome in all_of_them(jobs, upscaler, journal, kind):
             counts[outcome.state] += 1
             pixels += outcome.pixels if outcome.state == "done" else 0
@@ -326,6 +331,8 @@ def run(
         **counts,
         "seconds": round(seconds, 3),
         "megapixels_per_second": round(pixels / 1e6 / seconds, 3),
+        "pictures_per_second": round(counts["done"] / seconds, 3),
+        "hours_per_million": round(1e6 / (counts["done"] / seconds) / 3600, 1) if counts["done"] else None,
         "model": {"sha256": upscaler.identity, "scale": upscaler.scale},
         "stopped": stop.reason,
         "failures": failures,
