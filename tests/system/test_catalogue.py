@@ -38,11 +38,16 @@ SECONDS = 90.0  # the most to wait for anything
 
 
 @pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Ray's processes know each other by; else they would write one into the home folder."""
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where Ray puts what it needs; and a token, which it would else write into the home folder."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", ignore_cleanup_errors=True
+    ) as folder:  # short, as its sockets' paths
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -130,25 +135,30 @@ def test_a_worker_is_killed_and_every_picture_is_there_once(s3: S3, model: Path,
 
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
+def cluster(ray_folder: str, tmp_path: Path) -> Iterator[str]:
     """The address of a Ray cluster of one machine, started as an operator starts it."""
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: its sockets' paths must be
-        port = free_port()
+    port, log = free_port(), tmp_path / "head.log"
+    with log.open("wb") as stream:
         head = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
-                *("--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}"),
+                *("--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={ray_folder}"),
                 *("--include-dashboard=false", "--disable-usage-stats"),
             ],
-            stdout=subprocess.DEVNULL,
+            stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            os.killpg(head.pid, signal.SIGKILL)  # it has nothing to put in order
-            head.wait()
+    try:
+        deadline = time.monotonic() + SECONDS
+        while b"Ray runtime started" not in log.read_bytes():
+            assert head.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)  # it has nothing to put in order
+        head.wait()
 
 
 def test_folders_on_a_cluster_by_its_address(cluster: str, model: Path, tmp_path: Path) -> None:
