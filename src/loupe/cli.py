@@ -20,11 +20,10 @@ import typer
 from loupe.cli_registry import app as registry
 from loupe.errors import InputError
 from loupe.named import model_at
+from loupe.names import printable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from loupe.upscaling.places import S3Path
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -162,14 +161,14 @@ def upscale(
         tqdm.write(line, file=sys.stderr)
 
     def watch(outcome: batch.Outcome) -> None:
-        source = _printable(outcome.job.source)
+        source = printable(str(outcome.job.source))
         for note in outcome.notes:
             say(f"{source}: {note}")
         if outcome.state == "failed":
             say(f"{source}: {outcome.reason}")
         elif dry_run and not as_json:
             size = " x ".join(str(side * upscaler.scale) for side in outcome.size)
-            made = f"{_printable(outcome.job.target)}, {size}"
+            made = f"{printable(str(outcome.job.target))}, {size}"
             typer.echo(f"{source} -> {made if outcome.state == 'left' else 'there already'}")
         bar.update()
 
@@ -207,8 +206,8 @@ def demo(
 
     page = out or Path(f"{picture.stem}.html")
     for note in write_demo(page, picture, load(model or _model_here())):
-        typer.echo(f"{_printable(picture)}: {note}", err=True)
-    typer.echo(f"look at {_printable(page)}")
+        typer.echo(f"{printable(str(picture))}: {note}", err=True)
+    typer.echo(f"look at {printable(str(page))}")
 
 
 @app.command()
@@ -374,8 +373,7 @@ def ingest(
         page = write_sheet(out, ingested, dry_run)
     for one in ingested.decisions:
         if one.state in ("quarantined", "changed"):
-            name = one.name if one.name.isprintable() else repr(one.name)
-            typer.echo(f"{name}: {one.reason or 'changed while it was read; run again'}", err=True)
+            typer.echo(f"{printable(one.name)}: {one.reason or 'changed while it was read; run again'}", err=True)
     if as_json:
         typer.echo(json.dumps(ingested.to_json(), indent=2))
     else:
@@ -485,11 +483,6 @@ def _bytes(size: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _printable(path: Path | S3Path) -> str:
-    """A file's name as it can be printed: names of strangers may hold line breaks, colours, or no text at all."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
 def _bar(total: int | None, what: str) -> Callable[[], object]:
     """A progress bar on a terminal; gives what is to be called after each step."""
     from tqdm import tqdm
@@ -510,7 +503,7 @@ def _measured(files: Mapping[Path, list[Path]]) -> dict[Path, pd.DataFrame]:
 def _name_undecodable(errors: Mapping[str, str]) -> None:
     """Say on stderr which files, by path, cannot be decoded, and why."""
     for path, error in errors.items():
-        typer.echo(f"{path if path.isprintable() else repr(path)}: {error}", err=True)
+        typer.echo(f"{printable(path)}: {error}", err=True)
 
 
 def main() -> None:

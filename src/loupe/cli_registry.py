@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loupe.errors import InputError
+from loupe.named import STORE
 
 if TYPE_CHECKING:
     from loupe.release.tags import Tags
@@ -27,7 +28,6 @@ By = Annotated[str, typer.Option(metavar="NAME", help="Who or which run does it;
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="A line for the log.")]
 Repo = Annotated[Path, typer.Option(metavar="DIR", help="The git repository that the versions come from.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-STORE = "releases"
 
 
 @app.command("list")

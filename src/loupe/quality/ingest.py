@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 from loupe.errors import InputError
 from loupe.imaging.facts import Facts, measure
 from loupe.imaging.files import FORMATS, ImageError, atomic_file, find_images, read_bytes, read_image, write_png
+from loupe.names import leads_out
 from loupe.quality.gate import Limits, check
 from loupe.quality.inbox import Inbox, Item, fetch_s3, read_folder, remove_s3
 from loupe.quality.repair import MOST, needs_repair, repaired
@@ -283,12 +284,11 @@ def _open(inbox: str, bar: Bar) -> Inbox:
 def _decide(inbox: Inbox, limits: Limits, staging: Path, bar: Bar) -> list[Decision]:
     """A decision for each item, in their order; repaired pictures are written into `staging`."""
     threads = len(os.sched_getaffinity(0))
-    root = Path(os.path.realpath(inbox.folder))
     advance = bar(len(inbox.items), "looking for new ones")
     decisions: dict[str, Decision] = {}
     known, first = _known(), dict[str, str]()
     fresh: list[Item] = []
-    digests = in_order(lambda item: _digest(item.path, root), inbox.items, threads, ahead=2 * threads)
+    digests = in_order(lambda item: _digest(item.path, inbox.folder), inbox.items, threads, ahead=2 * threads)
     for item, digest in zip(inbox.items, digests, strict=True):
         advance()
         earlier = first.setdefault(digest, item.name) if digest else item.name
@@ -331,9 +331,9 @@ def _known() -> dict[str, str]:
     return known
 
 
-def _digest(path: Path, root: Path | None) -> str:
-    """sha256 of a file; "" if it cannot be read, or if a link leads out of `root`."""
-    if root and not Path(os.path.realpath(path)).is_relative_to(root):
+def _digest(path: Path, folder: Path | None) -> str:
+    """sha256 of a file; "" if it cannot be read, or if a link leads out of `folder`."""
+    if folder and leads_out(path, folder):
         return ""
     try:
         return hashlib.sha256(read_bytes(path)).hexdigest()
@@ -457,4 +457,4 @@ def _clear(inbox: str, found: Inbox, decisions: Sequence[Decision]) -> int:
 
 
 def _is_product(path: str) -> bool:
-    return Path(path) == PRODUCTS or PRODUCTS in Path(path).parents
+    return Path(path).is_relative_to(PRODUCTS)

@@ -17,11 +17,12 @@ THUMBNAIL = 192  # pixels, for screens of double density
 
 
 def rendered(template: str, *, package: str = "loupe.quality", style: str = "", **values: Any) -> str:
-    """A page from one of a package's templates, with the style that all share and, behind it, one of its own."""
+    """A page from a template of a package, which fills in base.html, with the style of all and behind it its own."""
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
-    sources = {template: (files(package) / template).read_text("utf-8")}
+    sources = {"base.html": (files("loupe.quality") / "base.html").read_text("utf-8")}
+    sources[template] = (files(package) / template).read_text("utf-8")
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

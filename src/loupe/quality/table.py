@@ -18,6 +18,7 @@ import pandas as pd
 from loupe.errors import InputError
 from loupe.imaging.facts import Facts, measure, refused
 from loupe.imaging.files import atomic_file, find_images
+from loupe.names import leads_out
 from loupe.threads import in_order
 
 _KINDS = {"bool": "bool", "int": "int64", "float": "float64", "str": "str"}
@@ -52,11 +53,9 @@ def measure_all(
     Raises:
         ImageError: there is no such folder.
     """
-    root = Path(os.path.realpath(folder))
 
     def facts(path: Path) -> Facts:
-        # realpath, for resolve() raises on a loop of links
-        if not follow_links and not Path(os.path.realpath(path)).is_relative_to(root):
+        if not follow_links and leads_out(path, folder):
             return refused("refused: a link out of the folder; put the picture itself there")
         return measure(path)
 

@@ -22,6 +22,7 @@ from loupe.errors import InputError
 from loupe.evaluation.intervals import interval_of_groups
 from loupe.evaluation.slices import KINDS
 from loupe.evaluation.summary import decibels
+from loupe.names import printable
 
 CEILING = 10 * math.log10(255**2 * 12)  # 58.9 dB
 PERCENTILE = 5
@@ -270,9 +271,8 @@ def _named(side: Side) -> str:
 
 
 def _where(image: ImageScore | ImageGain) -> str:
-    """The picture's name for people; names come from strangers."""
-    name = f"{image.set}/{image.name}"
-    return name if name.isprintable() else repr(name)
+    """The picture's name for people."""
+    return printable(f"{image.set}/{image.name}")
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -13,14 +13,13 @@ from loupe.models.inference import super_resolve
 from loupe.models.onnx import OnnxModel
 from loupe.models.weights import load_network
 from loupe.release import verify
+from loupe.release.bundle import ONNX
 from loupe.release.contest import contest
 from loupe.release.gate import Decision, Limits, Override, Verification, decide
 from loupe.release.manifest import verify_folder
 from loupe.release.pull import pull
 from loupe.release.store import Store
 from loupe.release.versions import Event, read_alias
-
-FLOAT = "model.onnx"  # the one that was scored
 
 
 def judge(
@@ -50,20 +49,23 @@ def judge(
     Raises:
         InputError: the bundle is not whole, the champion cannot be had, or a picture cannot be used.
     """
-    verify_folder(bundle)
+    verification = check_bundle(bundle)
     champion = read_alias(store, alias)
     folder = cache / alias if champion else None
     if champion and folder:
         pull(store, folder, champion.version)
     sides = contest(sources, bundle, folder, scored)
-    return decide(*sides, limits, check_bundle(bundle), override), champion
+    return decide(*sides, limits, verification, override), champion
 
 
 def check_bundle(bundle: Path) -> Verification:
-    """Run the bundle's golden pictures through its ONNX models, and the float one beside the network."""
-    entries, wrong = verify.check_files(bundle)
-    wrong += verify.check_models(bundle, entries)[1]
-    network, exported = load_network(bundle), OnnxModel(bundle / FLOAT)
+    """Run a bundle's golden pictures through its ONNX models, and the float one beside the network.
+
+    Raises:
+        ManifestError: the bundle is not whole.
+    """
+    _, wrong = verify.check_models(bundle, verify_folder(bundle))
+    network, exported = load_network(bundle), OnnxModel(bundle / ONNX)
     levels = 0
     for case in json.loads((bundle / verify.GOLDEN).read_text())["cases"]:
         pixels = read_image(bundle / case["input"]).pixels
