@@ -211,7 +211,7 @@ def _connected(address: str, workers: int) -> Iterator[Any]:
     except ImportError:
         raise InputError("--engine ray needs the extra `ray`: pip install 'loupe[ray]'") from None
     address = address or os.environ.get("RAY_ADDRESS", "local")
-    alone = {"num_cpus": max(workers, len(os.sched_getaffinity(0)))} if address == "local" else {}
+    alone: dict[str, Any] = {"num_cpus": max(workers, len(os.sched_getaffinity(0)))} if address == "local" else {}
     _check(address)
     with redirect_stdout(sys.stderr):  # where Ray says what died; stdout is for results
         try:
