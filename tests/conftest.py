@@ -14,6 +14,8 @@ from loupe.imaging.resize import Pixels
 from loupe.patches.build import Source, build_index
 from loupe.patches.index import LowResolution, PatchIndex
 
+pytest_plugins = ["tests.servers"]
+
 
 def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:
     """Smooth random colour waves with a few hard edges: something a network can learn from in seconds."""

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import S3, picture
-from tests.system.conftest import end_process_group, free_port
+from tests.servers import end_process_group, free_port
 from tests.upscaling.networks import CONFIG, network
 
 import loupe

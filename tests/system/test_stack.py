@@ -135,7 +135,7 @@ def test_no_package_contradicts_another(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------- 2. Prefect schedules a cron
 
-SCHEDULE_SECONDS = 20.0  # the scheduler looks once a second here (conftest.py)
+SCHEDULE_SECONDS = 20.0  # the scheduler looks once a second here (tests/servers.py)
 
 # A flow and, when run as a script, its deployment. `prefect work-pool create` would make the pool too, but it
 # has the server fetch a list of worker types from raw.githubusercontent.com.

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import free_port
+from tests.servers import free_port
 from tests.upscaling.enlargers import Repeating
 
 from loupe.errors import InputError

@@ -1,4 +1,4 @@
-"""Servers that the system tests talk to: on loopback only, started once a session, ended whatever happens."""
+"""Servers that tests talk to: on loopback only, started once a session, ended whatever happens. A pytest plugin."""
 
 import contextlib
 import os
