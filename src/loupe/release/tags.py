@@ -56,6 +56,14 @@ class Tags:
         found = ((re.fullmatch(rf"{re.escape(self.artifact)}@v({NUMBER})", tag), to) for tag, to in self._all().items())
         return {match[1]: commit for match, commit in found if match}
 
+    def moves(self, alias: str) -> dict[int, str]:
+        """The commits that an alias was moved to, by the number of the move."""
+        found = (
+            (re.fullmatch(rf"{re.escape(self.artifact)}#{re.escape(alias)}#(\d+)", tag), to)
+            for tag, to in self._all().items()
+        )
+        return {int(match[1]): commit for match, commit in found if match}
+
     def check_free(self, version: str, commit: str, move: str = "") -> None:
         """Check that a commit can be registered as a version: GTO knows one version a commit, and no second meaning.
 
