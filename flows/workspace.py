@@ -28,26 +28,31 @@ import psutil
 from flows import child
 from flows.child import ChildError
 from loupe.errors import InputError
-from loupe.release.tags import ARTIFACT, Tags
+from loupe.release.tags import ARTIFACT, FOREIGN, Tags
 
 FOLDER = Path(".cache/flows")  # of everything that flows keep, below the project
 REMOTE = "origin"
 NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, and for a branch
 NEW = ("data.dvc", "dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
 TAGS = tuple(f"refs/tags/{ARTIFACT}{mark}*" for mark in "@#")  # the model's versions, and the moves of its aliases
-# No hook of the user's runs: DVC's check out data, others ask questions. And git leaves nothing running behind.
-GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
-# Set where a git hook starts a run: its repository is not the one that is meant.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+GIT = {
+    "core.hooksPath": "/dev/null",  # the user's hooks: DVC's check out data, others ask questions
+    "gc.auto": "0",  # it goes on in the background
+    "maintenance.auto": "false",
+}
 REFUSED, NONE_FOUND, FATAL = 1, 2, 128  # exit codes of `git push`, of `git ls-remote --exit-code`, of all
+DVC_FAILED = (1, 255)  # exit codes of `dvc pull` and `dvc push`; others are of wrong use and wrong configuration
+LASTING = re.compile(r"missing-files|NoSuchKey|No space left")  # what DVC says where another try would go no better
 LOCKED = re.compile(r"\.lock': File exists|cannot lock ref|could not lock")
 TRIES, WAIT = 6, 0.1  # another git holds its locks for milliseconds; seconds between tries, doubled each time
+
+LITTLE = 1 << 20  # bytes; with less a disk is full
 
 Say = Callable[[str], object]
 
 
 class UnreachableError(InputError):
-    """The git remote did not answer, or would not talk to us: another try may go well."""
+    """A remote of git or DVC did not answer, or would not talk to us: another try may go well."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,10 @@ class Workspace:
         """Bring the product images that the commit names from the DVC remote (`dvc pull data.dvc`).
 
         Raises:
-            ChildError: the remote did not answer, lacks them, or the disk is full.
+            UnreachableError: the remote did not answer.
+            ChildError: it lacks them, or is configured wrongly; or the disk is full.
         """
-        self.dvc("pull", "data.dvc")
+        self._transfer("pull", "data.dvc")
 
     def push_data(self) -> None:
         """Send to the DVC remote what it lacks; to be called before `commit`.
@@ -133,9 +139,10 @@ class Workspace:
         one, stays small: it receives the product images alone, and `commit` takes its new files.
 
         Raises:
-            ChildError: the remote did not answer, or refused.
+            UnreachableError: the remote did not answer, or refused.
+            ChildError: it is configured wrongly, or the disk is full.
         """
-        self.dvc("push", "data.dvc" if self._remote_is_inside() else "--run-cache")
+        self._transfer("push", "data.dvc" if self._remote_is_inside() else "--run-cache")
 
     def commit(self, message: str) -> str:
         """Commit what has changed in tracked files, and new files of the recipe's records (NEW).
@@ -220,6 +227,14 @@ class Workspace:
                 raise
             return f"{branch} was moved by somebody else in this moment; on it: {forward}"
         return ""
+
+    def _transfer(self, *arguments: str) -> None:
+        try:
+            self.dvc(*arguments)
+        except ChildError as error:
+            if error.code not in DVC_FAILED or LASTING.search("\n".join(error.tail)):
+                raise
+            raise UnreachableError(f"the DVC remote cannot be reached: {error}") from None
 
     def _push(self, *refs: str) -> dict[str, str]:
         """Push to origin; the refs that it refused, and why."""
@@ -373,7 +388,10 @@ def _set_up(workspace: Workspace, owner: str) -> None:
         workspace.folder.parent.mkdir(parents=True, exist_ok=True)
         _git(workspace.project, "worktree", "add", "--quiet", str(workspace.folder), workspace.branch)
         _furnish(workspace)
-    except OSError as error:
+    except (ChildError, OSError) as error:
+        place = next(parent for parent in workspace.folder.parents if parent.exists())
+        if shutil.disk_usage(place).free < LITTLE:  # git does not say it
+            raise InputError(f"{place}: the disk is full; make room, then run again") from None
         raise InputError(f"{workspace.folder}: the worktree could not be made: {error}") from None
 
 
@@ -426,8 +444,10 @@ def _is_whole(workspace: Workspace) -> bool:
 
 def _remove_worktree(workspace: Workspace) -> None:
     """Remove the folder, and what git knows of it; `git worktree prune` would forget worktrees of others as well."""
-    if workspace.folder.exists():
+    if workspace.folder.is_dir() and not workspace.folder.is_symlink():
         shutil.rmtree(workspace.folder)  # follows no links: what `runs` points to stays
+    else:
+        workspace.folder.unlink(missing_ok=True)
     command = ("worktree", "remove", "--force", "--force", str(workspace.folder))
     _git(workspace.project, *command, ok=(0, FATAL))  # FATAL: it knows nothing of it
 
@@ -449,7 +469,7 @@ def _fetch(project: Path, theirs: str, ours: str) -> None:
 
 
 def _unreachable(error: ChildError) -> InputError:
-    return UnreachableError(str(error)) if error.code == FATAL else error
+    return UnreachableError(f"{REMOTE} cannot be reached: {error}") if error.code == FATAL else error
 
 
 def _tip(project: Path, branch: str) -> str:
@@ -487,11 +507,11 @@ def _git(
     ok: Collection[int] = (0,),
 ) -> str:
     """Run git in a folder, and again while another git holds a lock; its stdout."""
-    env = (env or _environment()) | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its words are read; nobody answers
+    env = (env or _environment()) | {"LC_ALL": "C"}  # what it says is read
     attempt = 1
     while True:
         try:
-            return child.run([*GIT, *arguments], cwd=folder, env=env, say=say, ok=ok, echo=False)
+            return child.run(["git", *arguments], cwd=folder, env=env, say=say, ok=ok, echo=False)
         except ChildError as error:
             if attempt == TRIES or not LOCKED.search("\n".join(error.tail)):
                 raise
@@ -500,7 +520,11 @@ def _git(
 
 
 def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    """That of this process, and git's configuration for a run, for each git that its commands start as well."""
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    for number, (key, value) in enumerate(GIT.items(), first := int(env.get("GIT_CONFIG_COUNT") or 0)):
+        env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return env | {"GIT_CONFIG_COUNT": str(first + len(GIT)), "GIT_TERMINAL_PROMPT": "0"}  # nobody would answer
 
 
 def _joined(first: Path, rest: str | None) -> str:
