@@ -283,7 +283,7 @@ def open_workspace(project: Path, run: str, say: Say, branch: str = "main", *, o
         InputError: the name, the project or the branch is wrong; the run is there already; the branch and the
             production model have diverged; DVC's cache is missing; the disk is full.
     """
-    workspace = _workspace(project, run, say)
+    workspace = locate(project, run, say)
     _check_branch(branch)
     if _has_branch(workspace):
         raise InputError(f"the branch {workspace.branch} is there already; name the run otherwise, or reopen it")
@@ -311,7 +311,7 @@ def reopen(project: Path, run: str, say: Say, *, owner: str = "") -> Workspace:
         UnreachableError: the branch is not here, and origin did not answer.
         InputError: there is no such run; or see `open_workspace`.
     """
-    workspace = _workspace(project, run, say)
+    workspace = locate(project, run, say)
     ref = f"refs/heads/{workspace.branch}"
     if not _has_branch(workspace):
         if not _has_origin(workspace.project):
@@ -331,6 +331,21 @@ def reopen(project: Path, run: str, say: Say, *, owner: str = "") -> Workspace:
     return workspace
 
 
+def locate(project: Path, run: str, say: Say) -> Workspace:
+    """The workspace of a run, be it there or not.
+
+    Raises:
+        InputError: the name cannot be a run's, or the project is no repository of git and DVC.
+    """
+    if not NAME.fullmatch(run):
+        raise InputError(f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last")
+    project = project.resolve()
+    if not (project / ".dvc").is_dir() or not (project / ".git").exists():
+        raise InputError(f"{project}: no root of a git repository with DVC; `loupe flows` runs in the project's root")
+    folder = (project / FOLDER / "worktrees").resolve()  # `.cache` may be a link to a larger disk
+    return Workspace(project, folder / run, run, f"retrain/{run}", say)
+
+
 def owner_file(project: Path, run: str) -> Path:
     """Where it is recorded who uses a run's worktree."""
     return project / FOLDER / "owners" / f"{run}.json"
@@ -342,20 +357,6 @@ def read_owner(project: Path, run: str) -> Owner | None:
         return Owner(**json.loads(owner_file(project, run).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-
-
-def _workspace(project: Path, run: str, say: Say) -> Workspace:
-    """The workspace of a name, there or not.
-
-    Raises:
-        InputError: the name cannot be one, or the project is no repository of git and DVC.
-    """
-    if not NAME.fullmatch(run):
-        raise InputError(f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last")
-    project = project.resolve()
-    if not (project / ".dvc").is_dir() or not (project / ".git").exists():
-        raise InputError(f"{project}: no root of a git repository with DVC; `loupe flows` runs in the project's root")
-    return Workspace(project, project / FOLDER / "worktrees" / run, run, f"retrain/{run}", say)
 
 
 def _start(workspace: Workspace, branch: str) -> str:

@@ -38,7 +38,7 @@ def opened(project: Project, run: str = "r1", branch: str = "main") -> Workspace
 
 def assert_nothing_is_left(project: Project, run: str = "r1") -> None:
     assert project.git("for-each-ref", f"refs/heads/retrain/{run}") == ""
-    assert project.git("worktree", "list", "--porcelain").count("worktree ") == 1
+    assert f"worktrees/{run}\n" not in project.git("worktree", "list", "--porcelain") + "\n"
     assert not (project.folder / ".cache/flows/worktrees" / run).exists()
     assert not owner_file(project.folder, run).exists()
 
@@ -145,14 +145,9 @@ def test_it_starts_from_the_branch_or_the_newer_champion(project: Project) -> No
     project.commit("third.txt")
     with pytest.raises(InputError, match=f"main does not hold .* commit {champion[:12]}.*`git merge {champion[:12]}`"):
         opened(project)
-    assert_nothing_is_left_of_branch(project)
+    assert_nothing_is_left(project)
     project.git("merge", "--quiet", "--no-edit", champion)
     assert opened(project).git("rev-parse", "HEAD").strip() == project.git("rev-parse", "HEAD")
-
-
-def assert_nothing_is_left_of_branch(project: Project) -> None:
-    assert project.git("for-each-ref", "refs/heads/retrain/r1") == ""
-    assert not owner_file(project.folder, "r1").exists()
 
 
 def test_with_an_origin_it_starts_from_there(project: Project, origin: Project, tmp_path: Path) -> None:
@@ -163,11 +158,11 @@ def test_with_an_origin_it_starts_from_there(project: Project, origin: Project, 
     other.git("tag", "--annotate", "--message=other", "other", theirs)
     other.git("push", "--quiet", "origin", "main", "--tags")
     project.commit("not-pushed.txt")
-    before = project.state()
+    before, fetched = project.state(), (project.folder / ".git/FETCH_HEAD").read_text()
     assert opened(project).git("rev-parse", "HEAD").strip() == theirs
     assert project.git("tag", "--list") == "rdn-x2#production#1", "the model's tags come along, others are not ours"
     assert project.state() == before
-    assert not (project.folder / ".git/FETCH_HEAD").exists() or "theirs" not in project.git("status")
+    assert (project.folder / ".git/FETCH_HEAD").read_text() == fetched, "what a person fetched last"
     with pytest.raises(InputError, match="origin has no branch next; push it there"):
         opened(project, "r2", "next")
 
@@ -316,7 +311,7 @@ def test_a_cache_whose_disk_is_missing(project: Project, tmp_path: Path) -> None
     workspace.remove()
     with pytest.raises(InputError, match="config"):
         reopen(project.folder, "r1", print)
-    assert project.git("worktree", "list", "--porcelain").count("worktree ") == 1
+    assert "worktrees/r1\n" not in project.git("worktree", "list", "--porcelain") + "\n"
 
 
 FULL_DISK = """
@@ -379,6 +374,24 @@ def test_the_users_configuration_keeps_its_meaning(project: Project, tmp_path: P
     assert (workspace.folder / "models/weights").read_text() == "one"
     assert list((tmp_path / "store/runs").rglob("*"))
     assert not workspace.git("status", "--porcelain", ".dvc")
+
+
+def test_the_cache_folder_may_be_a_link_to_a_larger_disk(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "large/disk").mkdir(parents=True)
+    (project.folder / ".cache").symlink_to(tmp_path / "large/disk")
+    workspace = opened(project)
+    assert workspace.folder == tmp_path / "large/disk/flows/worktrees/r1"
+    assert "/.dvc/remote" in workspace.dvc("remote", "list")
+    (workspace.folder / "data/products").mkdir()
+    (workspace.folder / "data/products/new.txt").write_text("new")
+    workspace.dvc("commit", "--force", "data.dvc")
+    workspace.push_data()
+    assert len(list((workspace.folder / ".dvc/remote").rglob("*/md5/*/*"))) == 4, (
+        "the one inside, and its two new files"
+    )
+    workspace.remove()
+    assert not workspace.folder.exists()
+    assert str(workspace.folder) not in project.git("worktree", "list")
 
 
 def test_a_dvc_remote_that_does_not_answer_may_be_tried_again(
