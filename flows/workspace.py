@@ -20,20 +20,22 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from flows import child
 from flows.child import ChildError
 from loupe.errors import InputError
+from loupe.named import STORE
 from loupe.release.tags import ARTIFACT, FOREIGN, Tags
 
 FOLDER = Path(".cache/flows")  # of everything that flows keep, below the project
 REMOTE = "origin"
 NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, and for a branch
-NEW = ("data.dvc", "dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
+NEW = ("dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
 TAGS = tuple(f"refs/tags/{ARTIFACT}{mark}*" for mark in "@#")  # the model's versions, and the moves of its aliases
 GIT = {
     "core.hooksPath": "/dev/null",  # the user's hooks: DVC's check out data, others ask questions
@@ -90,14 +92,35 @@ class Workspace:
     branch: str
     say: Say
 
-    def python(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
+    def told(self, listen: Say) -> Workspace:
+        """The same, but `listen` hears the lines of commands, too."""
+
+        def both(line: str) -> None:
+            self.say(line)
+            listen(line)
+
+        return replace(self, say=both)
+
+    def python(self, *arguments: str, ok: Collection[int] = (0,), echo: bool = True) -> str:
         """Run `python -m ARGUMENTS` in the worktree, with the code that is there; its stdout. See `child.run`."""
         command = [sys.executable, "-m", *arguments]
-        return child.run(command, cwd=self.folder, env=self.environment(), say=self.say, ok=ok)
+        return child.run(command, cwd=self.folder, env=self.environment(), say=self.say, ok=ok, echo=echo)
 
     def loupe(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
         """Run `loupe ARGUMENTS` in the worktree; its stdout. With ok=(0, 1) some of its inputs may fail."""
         return self.python("loupe.cli", *arguments, ok=ok)
+
+    def json(self, *arguments: str, ok: Collection[int] = (0,)) -> dict[str, Any]:
+        """Run `loupe ARGUMENTS --json`; what it found.
+
+        Raises:
+            ChildError: it failed, or ended with a code of `ok`, but printed nothing that can be read.
+        """
+        printed = self.python("loupe.cli", *arguments, "--json", ok=ok, echo=False)
+        try:
+            return dict(json.loads(printed))
+        except ValueError:
+            raise ChildError(["loupe", *arguments], 1, printed.splitlines()[-5:]) from None
 
     def dvc(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
         """Run `dvc ARGUMENTS` in the worktree; its stdout."""
@@ -116,6 +139,7 @@ class Workspace:
             "PYTHONUNBUFFERED": "1",  # a line is shown when it is printed
             "LOUPE_RUN_ID": self.run,
             "LOUPE_PROJECT": str(self.project),
+            "LOUPE_STORE": self.store,
             "LOUPE_CACHE": str(self.project / (env.get("LOUPE_CACHE") or ".cache")),  # downloads, pulled models
             "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site"),  # goes when the worktree goes
             "DVC_NO_ANALYTICS": "1",
@@ -123,28 +147,39 @@ class Workspace:
             "GIT_CEILING_DIRECTORIES": str(self.folder.parent),  # in a broken worktree git must not find the project
         }
 
+    @property
+    def store(self) -> str:
+        """The release store's address."""
+        return store_address(self.project)
+
+    def products_at(self, commit: str) -> frozenset[str]:
+        """The names of the product images that a commit had, as `loupe facts data/products` gives them."""
+        where = (".", "data/products", "--rev", commit, "--recursive", "--dvc-only")
+        listed = self.python("dvc", "list", *where, "--json", echo=False)
+        return frozenset(entry["path"] for entry in json.loads(listed))
+
     def fetch(self) -> None:
-        """Bring the product images that the commit names from the DVC remote (`dvc pull data.dvc`).
+        """Bring what the commit's .dvc files name from the DVC remote: product images, and the champion's weights.
 
         Raises:
             UnreachableError: the remote did not answer.
             ChildError: it lacks them, or is configured wrongly; or the disk is full.
         """
-        self._transfer("pull", "data.dvc")
+        self._transfer("pull", *self._pointers())
 
     def push_data(self) -> None:
         """Send to the DVC remote what it lacks; to be called before `commit`.
 
         That is all that the recipe made here, and DVC's memory of runs. A remote inside the repository, as the bundled
-        one, stays small: it receives the product images alone, and `commit` takes its new files.
+        one, stays small: it receives what .dvc files name alone, and `commit` takes its new files.
 
         Raises:
             UnreachableError: the remote did not answer, or refused.
             ChildError: it is configured wrongly, or the disk is full.
         """
-        self._transfer("push", "data.dvc" if self._remote_is_inside() else "--run-cache")
+        self._transfer("push", *(self._pointers() if self._remote_is_inside() else ("--run-cache",)))
 
-    def commit(self, message: str) -> str:
+    def commit(self, message: str, *, empty: bool = False) -> str:
         """Commit what has changed in tracked files, and new files of the recipe's records (NEW).
 
         Where git does not know who commits, it is `loupe <loupe@localhost>`.
@@ -153,10 +188,10 @@ class Workspace:
             The commit's id; that of the last one if nothing has changed.
         """
         self.git("add", "--update")
-        if new := [name for name in NEW if (self.folder / name).exists()]:
-            self.git("add", "--", *new)
-        if self.git("diff", "--cached", "--name-only"):
-            self.git(*self._identity(), "commit", "--quiet", "--no-gpg-sign", f"--message={message}")
+        self.git("add", "--", *self._pointers(), *(name for name in NEW if (self.folder / name).exists()))
+        if empty or self.git("diff", "--cached", "--name-only"):
+            allowed = ("--allow-empty",) if empty else ()
+            self.git(*self._identity(), "commit", "--quiet", "--no-gpg-sign", *allowed, f"--message={message}")
         return _commit(self.folder, "HEAD")
 
     def push_branch(self) -> bool:
@@ -193,6 +228,11 @@ class Workspace:
         """Remove the worktree. The branch stays, and so do checkpoints and what is in DVC's cache."""
         _remove_worktree(self)
         owner_file(self.project, self.run).unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the worktree and the branch; for a run that has made nothing worth keeping."""
+        self.remove()
+        _git(self.project, "branch", "--quiet", "-D", self.branch)
 
     def _land_at_origin(self, branch: str) -> str:
         commit, ref = _commit(self.folder, "HEAD"), f"refs/heads/{branch}"
@@ -256,11 +296,15 @@ class Workspace:
         url = config["remote"].get(config["core"].get("remote"), {}).get("url", "")
         return Path(url).is_absolute() and Path(url).resolve().is_relative_to(self.folder)
 
+    def _pointers(self) -> tuple[str, ...]:
+        """The .dvc files: data.dvc, and champion.dvc where a run began with one."""
+        return tuple(sorted(path.name for path in self.folder.glob("[!.]*.dvc")))
+
     def _identity(self) -> tuple[str, ...]:
         """Options that say who commits, if git does not know."""
         try:
             for role in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
-                self.git("-c", "user.useConfigOnly=true", "var", role)
+                _git(self.folder, "-c", "user.useConfigOnly=true", "var", role, env=self.environment())
         except ChildError:
             return ("-c", "user.name=loupe", "-c", "user.email=loupe@localhost")
         return ()
@@ -344,6 +388,32 @@ def locate(project: Path, run: str, say: Say) -> Workspace:
         raise InputError(f"{project}: no root of a git repository with DVC; `loupe flows` runs in the project's root")
     folder = (project / FOLDER / "worktrees").resolve()  # `.cache` may be a link to a larger disk
     return Workspace(project, folder / run, run, f"retrain/{run}", say)
+
+
+def store_address(project: Path) -> str:
+    """LOUPE_STORE, or `releases` of the project; a folder's path is absolute, so that it means the same everywhere."""
+    given = os.environ.get("LOUPE_STORE") or STORE
+    return given if "://" in given else str((project / given).resolve())
+
+
+def push_tags(project: Path, say: Say) -> None:
+    """Publish the model's tags, where there is an origin.
+
+    Raises:
+        UnreachableError: it did not answer.
+        ChildError: it refused.
+    """
+    if not _has_origin(project):
+        return
+    try:
+        _git(project, "push", "--quiet", "--no-signed", REMOTE, *(f"{tags}:{tags}" for tags in TAGS), say=say)
+    except ChildError as error:
+        raise _unreachable(error) from None
+
+
+def is_open(project: Path, run: str) -> bool:
+    """Whether a run was opened before in this repository."""
+    return _has_branch(locate(project, run, print))
 
 
 def owner_file(project: Path, run: str) -> Path:
