@@ -3,8 +3,8 @@
     prepare -> ingest -> decide -> validate -> train -> evaluate -> package -> judge -> promote, or wait for a person
 
 Everything happens in the run's own worktree (workspace.py), by the project's own commands; DVC alone decides what has
-to be computed. What is worth keeping is committed and pushed at once: the images when they are reason to train, the network when
-it is trained. So a run that ends early loses nothing, and the next one goes on where it was.
+to be computed. What is worth keeping is committed and pushed at once: the images when they are reason to train, the
+network when it is trained. So a run that ends early loses nothing, and the next one goes on where it was.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def retrain(
 
 @contextmanager
 def workspace(run: str, branch: str) -> Iterator[Workspace]:
-    """The worktree of a run; it goes when the run ends, however it does: its branch and DVC's cache hold the results."""
+    """The worktree of a run. It goes when the run ends, however it does: branch and DVC's cache hold the results."""
     space = prepare(run, branch)
     try:
         yield space
@@ -191,7 +191,8 @@ def decide(space: Workspace) -> Case:
     )
     if drift:
         show.drift(drift, min_batch, decision.reasons)
-        show.links({"Drift, fact by fact": publish(space.folder / "reports/drift", space.run, "drift")})
+        if drift["enough"]:
+            show.links({"Drift, fact by fact": publish(space.folder / "reports/drift", space.run, "drift")})
     return Case(decision, new, champion)
 
 
