@@ -89,10 +89,10 @@ def run(
         Interrupted: see `end_all`.
     """
     environment = os.environ if env is None else env
-    grace = _grace(environment.get("LOUPE_GRACE", ""))
+    seconds = grace(environment)
     if not cwd.is_dir():
         raise InputError(f"{cwd}: no such folder; `{Path(command[0]).name}` was to run there")
-    child = _Child(command, cwd, environment, grace, say, echo)
+    child = _Child(command, cwd, environment, seconds, say, echo)
     try:
         _running.add(child)
         try:
@@ -118,6 +118,20 @@ def end_all() -> None:
     """
     for child in list(_running):
         child.told.set()
+
+
+def grace(environment: Mapping[str, str]) -> float:
+    """Seconds from SIGTERM to SIGKILL: LOUPE_GRACE, else GRACE.
+
+    Raises:
+        InputError: it is no number of seconds.
+    """
+    text = environment.get("LOUPE_GRACE", "")
+    with suppress(ValueError):
+        seconds = float(text) if text else GRACE
+        if 0 <= seconds < float("inf"):
+            return seconds
+    raise InputError(f"LOUPE_GRACE={text}: set it to a number of seconds, or leave it out")
 
 
 class _Child:
@@ -239,11 +253,3 @@ class _Lines:
         """The last line, where nothing ended it."""
         rest, self._begun = self._begun, ""
         return [rest] if rest.strip() else []
-
-
-def _grace(text: str) -> float:
-    with suppress(ValueError):
-        seconds = float(text) if text else GRACE
-        if 0 <= seconds < float("inf"):
-            return seconds
-    raise InputError(f"LOUPE_GRACE={text}: set it to a number of seconds, or leave it out")

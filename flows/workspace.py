@@ -20,34 +20,41 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from flows import child
 from flows.child import ChildError
 from loupe.errors import InputError
-from loupe.release.tags import ARTIFACT, Tags
+from loupe.named import STORE
+from loupe.release.tags import ARTIFACT, FOREIGN, Tags
 
 FOLDER = Path(".cache/flows")  # of everything that flows keep, below the project
 REMOTE = "origin"
 NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, and for a branch
-NEW = ("data.dvc", "dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
+NEW = ("dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
 TAGS = tuple(f"refs/tags/{ARTIFACT}{mark}*" for mark in "@#")  # the model's versions, and the moves of its aliases
-# No hook of the user's runs: DVC's check out data, others ask questions. And git leaves nothing running behind.
-GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
-# Set where a git hook starts a run: its repository is not the one that is meant.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+GIT = {
+    "core.hooksPath": "/dev/null",  # the user's hooks: DVC's check out data, others ask questions
+    "gc.auto": "0",  # it goes on in the background
+    "maintenance.auto": "false",
+}
 REFUSED, NONE_FOUND, FATAL = 1, 2, 128  # exit codes of `git push`, of `git ls-remote --exit-code`, of all
+DVC_FAILED = (1, 255)  # exit codes of `dvc pull` and `dvc push`; others are of wrong use and wrong configuration
+LASTING = re.compile(r"missing-files|NoSuchKey|No space left")  # what DVC says where another try would go no better
 LOCKED = re.compile(r"\.lock': File exists|cannot lock ref|could not lock")
 TRIES, WAIT = 6, 0.1  # another git holds its locks for milliseconds; seconds between tries, doubled each time
+
+LITTLE = 1 << 20  # bytes; with less a disk is full
 
 Say = Callable[[str], object]
 
 
 class UnreachableError(InputError):
-    """The git remote did not answer, or would not talk to us: another try may go well."""
+    """A remote of git or DVC did not answer, or would not talk to us: another try may go well."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,35 @@ class Workspace:
     branch: str
     say: Say
 
-    def python(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
+    def told(self, listen: Say) -> Workspace:
+        """The same, but `listen` hears the lines of commands, too."""
+
+        def both(line: str) -> None:
+            self.say(line)
+            listen(line)
+
+        return replace(self, say=both)
+
+    def python(self, *arguments: str, ok: Collection[int] = (0,), echo: bool = True) -> str:
         """Run `python -m ARGUMENTS` in the worktree, with the code that is there; its stdout. See `child.run`."""
         command = [sys.executable, "-m", *arguments]
-        return child.run(command, cwd=self.folder, env=self.environment(), say=self.say, ok=ok)
+        return child.run(command, cwd=self.folder, env=self.environment(), say=self.say, ok=ok, echo=echo)
 
     def loupe(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
         """Run `loupe ARGUMENTS` in the worktree; its stdout. With ok=(0, 1) some of its inputs may fail."""
         return self.python("loupe.cli", *arguments, ok=ok)
+
+    def json(self, *arguments: str, ok: Collection[int] = (0,)) -> dict[str, Any]:
+        """Run `loupe ARGUMENTS --json`; what it found.
+
+        Raises:
+            ChildError: it failed, or ended with a code of `ok`, but printed nothing that can be read.
+        """
+        printed = self.python("loupe.cli", *arguments, "--json", ok=ok, echo=False)
+        try:
+            return dict(json.loads(printed))
+        except ValueError:
+            raise ChildError(["loupe", *arguments], 1, printed.splitlines()[-5:]) from None
 
     def dvc(self, *arguments: str, ok: Collection[int] = (0,)) -> str:
         """Run `dvc ARGUMENTS` in the worktree; its stdout."""
@@ -111,6 +139,7 @@ class Workspace:
             "PYTHONUNBUFFERED": "1",  # a line is shown when it is printed
             "LOUPE_RUN_ID": self.run,
             "LOUPE_PROJECT": str(self.project),
+            "LOUPE_STORE": self.store,
             "LOUPE_CACHE": str(self.project / (env.get("LOUPE_CACHE") or ".cache")),  # downloads, pulled models
             "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site"),  # goes when the worktree goes
             "DVC_NO_ANALYTICS": "1",
@@ -118,26 +147,39 @@ class Workspace:
             "GIT_CEILING_DIRECTORIES": str(self.folder.parent),  # in a broken worktree git must not find the project
         }
 
+    @property
+    def store(self) -> str:
+        """The release store's address."""
+        return store_address(self.project)
+
+    def products_at(self, commit: str) -> frozenset[str]:
+        """The names of the product images that a commit had, as `loupe facts data/products` gives them."""
+        where = (".", "data/products", "--rev", commit, "--recursive", "--dvc-only")
+        listed = self.python("dvc", "list", *where, "--json", echo=False)
+        return frozenset(entry["path"] for entry in json.loads(listed))
+
     def fetch(self) -> None:
-        """Bring the product images that the commit names from the DVC remote (`dvc pull data.dvc`).
+        """Bring what the commit's .dvc files name from the DVC remote: product images, and the champion's weights.
 
         Raises:
-            ChildError: the remote did not answer, lacks them, or the disk is full.
+            UnreachableError: the remote did not answer.
+            ChildError: it lacks them, or is configured wrongly; or the disk is full.
         """
-        self.dvc("pull", "data.dvc")
+        self._transfer("pull", *self._pointers())
 
     def push_data(self) -> None:
         """Send to the DVC remote what it lacks; to be called before `commit`.
 
         That is all that the recipe made here, and DVC's memory of runs. A remote inside the repository, as the bundled
-        one, stays small: it receives the product images alone, and `commit` takes its new files.
+        one, stays small: it receives what .dvc files name alone, and `commit` takes its new files.
 
         Raises:
-            ChildError: the remote did not answer, or refused.
+            UnreachableError: the remote did not answer, or refused.
+            ChildError: it is configured wrongly, or the disk is full.
         """
-        self.dvc("push", "data.dvc" if self._remote_is_inside() else "--run-cache")
+        self._transfer("push", *(self._pointers() if self._remote_is_inside() else ("--run-cache",)))
 
-    def commit(self, message: str) -> str:
+    def commit(self, message: str, *, empty: bool = False) -> str:
         """Commit what has changed in tracked files, and new files of the recipe's records (NEW).
 
         Where git does not know who commits, it is `loupe <loupe@localhost>`.
@@ -146,10 +188,10 @@ class Workspace:
             The commit's id; that of the last one if nothing has changed.
         """
         self.git("add", "--update")
-        if new := [name for name in NEW if (self.folder / name).exists()]:
-            self.git("add", "--", *new)
-        if self.git("diff", "--cached", "--name-only"):
-            self.git(*self._identity(), "commit", "--quiet", "--no-gpg-sign", f"--message={message}")
+        self.git("add", "--", *self._pointers(), *(name for name in NEW if (self.folder / name).exists()))
+        if empty or self.git("diff", "--cached", "--name-only"):
+            allowed = ("--allow-empty",) if empty else ()
+            self.git(*self._identity(), "commit", "--quiet", "--no-gpg-sign", *allowed, f"--message={message}")
         return _commit(self.folder, "HEAD")
 
     def push_branch(self) -> bool:
@@ -187,6 +229,11 @@ class Workspace:
         _remove_worktree(self)
         owner_file(self.project, self.run).unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Remove the worktree and the branch; for a run that has made nothing worth keeping."""
+        self.remove()
+        _git(self.project, "branch", "--quiet", "-D", self.branch)
+
     def _land_at_origin(self, branch: str) -> str:
         commit, ref = _commit(self.folder, "HEAD"), f"refs/heads/{branch}"
         refused = self._push(f"{commit}:{ref}", *(f"{tags}:{tags}" for tags in TAGS))
@@ -221,6 +268,14 @@ class Workspace:
             return f"{branch} was moved by somebody else in this moment; on it: {forward}"
         return ""
 
+    def _transfer(self, *arguments: str) -> None:
+        try:
+            self.dvc(*arguments)
+        except ChildError as error:
+            if error.code not in DVC_FAILED or LASTING.search("\n".join(error.tail)):
+                raise
+            raise UnreachableError(f"the DVC remote cannot be reached: {error}") from None
+
     def _push(self, *refs: str) -> dict[str, str]:
         """Push to origin; the refs that it refused, and why."""
         try:
@@ -241,11 +296,15 @@ class Workspace:
         url = config["remote"].get(config["core"].get("remote"), {}).get("url", "")
         return Path(url).is_absolute() and Path(url).resolve().is_relative_to(self.folder)
 
+    def _pointers(self) -> tuple[str, ...]:
+        """The .dvc files: data.dvc, and champion.dvc where a run began with one."""
+        return tuple(sorted(path.name for path in self.folder.glob("[!.]*.dvc")))
+
     def _identity(self) -> tuple[str, ...]:
         """Options that say who commits, if git does not know."""
         try:
             for role in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
-                self.git("-c", "user.useConfigOnly=true", "var", role)
+                _git(self.folder, "-c", "user.useConfigOnly=true", "var", role, env=self.environment())
         except ChildError:
             return ("-c", "user.name=loupe", "-c", "user.email=loupe@localhost")
         return ()
@@ -268,7 +327,7 @@ def open_workspace(project: Path, run: str, say: Say, branch: str = "main", *, o
         InputError: the name, the project or the branch is wrong; the run is there already; the branch and the
             production model have diverged; DVC's cache is missing; the disk is full.
     """
-    workspace = _workspace(project, run, say)
+    workspace = locate(project, run, say)
     _check_branch(branch)
     if _has_branch(workspace):
         raise InputError(f"the branch {workspace.branch} is there already; name the run otherwise, or reopen it")
@@ -296,7 +355,7 @@ def reopen(project: Path, run: str, say: Say, *, owner: str = "") -> Workspace:
         UnreachableError: the branch is not here, and origin did not answer.
         InputError: there is no such run; or see `open_workspace`.
     """
-    workspace = _workspace(project, run, say)
+    workspace = locate(project, run, say)
     ref = f"refs/heads/{workspace.branch}"
     if not _has_branch(workspace):
         if not _has_origin(workspace.project):
@@ -316,6 +375,47 @@ def reopen(project: Path, run: str, say: Say, *, owner: str = "") -> Workspace:
     return workspace
 
 
+def locate(project: Path, run: str, say: Say) -> Workspace:
+    """The workspace of a run, be it there or not.
+
+    Raises:
+        InputError: the name cannot be a run's, or the project is no repository of git and DVC.
+    """
+    if not NAME.fullmatch(run):
+        raise InputError(f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last")
+    project = project.resolve()
+    if not (project / ".dvc").is_dir() or not (project / ".git").exists():
+        raise InputError(f"{project}: no root of a git repository with DVC; `loupe flows` runs in the project's root")
+    folder = (project / FOLDER / "worktrees").resolve()  # `.cache` may be a link to a larger disk
+    return Workspace(project, folder / run, run, f"retrain/{run}", say)
+
+
+def store_address(project: Path) -> str:
+    """LOUPE_STORE, or `releases` of the project; a folder's path is absolute, so that it means the same everywhere."""
+    given = os.environ.get("LOUPE_STORE") or STORE
+    return given if "://" in given else str((project / given).resolve())
+
+
+def push_tags(project: Path, say: Say) -> None:
+    """Publish the model's tags, where there is an origin.
+
+    Raises:
+        UnreachableError: it did not answer.
+        ChildError: it refused.
+    """
+    if not _has_origin(project):
+        return
+    try:
+        _git(project, "push", "--quiet", "--no-signed", REMOTE, *(f"{tags}:{tags}" for tags in TAGS), say=say)
+    except ChildError as error:
+        raise _unreachable(error) from None
+
+
+def is_open(project: Path, run: str) -> bool:
+    """Whether a run was opened before in this repository."""
+    return _has_branch(locate(project, run, print))
+
+
 def owner_file(project: Path, run: str) -> Path:
     """Where it is recorded who uses a run's worktree."""
     return project / FOLDER / "owners" / f"{run}.json"
@@ -327,20 +427,6 @@ def read_owner(project: Path, run: str) -> Owner | None:
         return Owner(**json.loads(owner_file(project, run).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-
-
-def _workspace(project: Path, run: str, say: Say) -> Workspace:
-    """The workspace of a name, there or not.
-
-    Raises:
-        InputError: the name cannot be one, or the project is no repository of git and DVC.
-    """
-    if not NAME.fullmatch(run):
-        raise InputError(f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last")
-    project = project.resolve()
-    if not (project / ".dvc").is_dir() or not (project / ".git").exists():
-        raise InputError(f"{project}: no root of a git repository with DVC; `loupe flows` runs in the project's root")
-    return Workspace(project, project / FOLDER / "worktrees" / run, run, f"retrain/{run}", say)
 
 
 def _start(workspace: Workspace, branch: str) -> str:
@@ -373,7 +459,10 @@ def _set_up(workspace: Workspace, owner: str) -> None:
         workspace.folder.parent.mkdir(parents=True, exist_ok=True)
         _git(workspace.project, "worktree", "add", "--quiet", str(workspace.folder), workspace.branch)
         _furnish(workspace)
-    except OSError as error:
+    except (ChildError, OSError) as error:
+        place = next(parent for parent in workspace.folder.parents if parent.exists())
+        if shutil.disk_usage(place).free < LITTLE:  # git does not say it
+            raise InputError(f"{place}: the disk is full; make room, then run again") from None
         raise InputError(f"{workspace.folder}: the worktree could not be made: {error}") from None
 
 
@@ -426,8 +515,10 @@ def _is_whole(workspace: Workspace) -> bool:
 
 def _remove_worktree(workspace: Workspace) -> None:
     """Remove the folder, and what git knows of it; `git worktree prune` would forget worktrees of others as well."""
-    if workspace.folder.exists():
+    if workspace.folder.is_dir() and not workspace.folder.is_symlink():
         shutil.rmtree(workspace.folder)  # follows no links: what `runs` points to stays
+    else:
+        workspace.folder.unlink(missing_ok=True)
     command = ("worktree", "remove", "--force", "--force", str(workspace.folder))
     _git(workspace.project, *command, ok=(0, FATAL))  # FATAL: it knows nothing of it
 
@@ -449,7 +540,7 @@ def _fetch(project: Path, theirs: str, ours: str) -> None:
 
 
 def _unreachable(error: ChildError) -> InputError:
-    return UnreachableError(str(error)) if error.code == FATAL else error
+    return UnreachableError(f"{REMOTE} cannot be reached: {error}") if error.code == FATAL else error
 
 
 def _tip(project: Path, branch: str) -> str:
@@ -487,11 +578,11 @@ def _git(
     ok: Collection[int] = (0,),
 ) -> str:
     """Run git in a folder, and again while another git holds a lock; its stdout."""
-    env = (env or _environment()) | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}  # its words are read; nobody answers
+    env = (env or _environment()) | {"LC_ALL": "C"}  # what it says is read
     attempt = 1
     while True:
         try:
-            return child.run([*GIT, *arguments], cwd=folder, env=env, say=say, ok=ok, echo=False)
+            return child.run(["git", *arguments], cwd=folder, env=env, say=say, ok=ok, echo=False)
         except ChildError as error:
             if attempt == TRIES or not LOCKED.search("\n".join(error.tail)):
                 raise
@@ -500,7 +591,11 @@ def _git(
 
 
 def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    """That of this process, and git's configuration for a run, for each git that its commands start as well."""
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    for number, (key, value) in enumerate(GIT.items(), first := int(env.get("GIT_CONFIG_COUNT") or 0)):
+        env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return env | {"GIT_CONFIG_COUNT": str(first + len(GIT)), "GIT_TERMINAL_PROMPT": "0"}  # nobody would answer
 
 
 def _joined(first: Path, rest: str | None) -> str:
