@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import socket
 import threading
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.timeout(900)
 LONG = "100000"  # steps; such a training is under way until something ends it
 SHORT = "60"
 MINUTE = "1500"  # steps that take long enough to do something meanwhile
+SEEDS = itertools.count(1)
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING")
 
 
@@ -54,17 +56,24 @@ class Door:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self._target)
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
 
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+    def _join(self, near: socket.socket) -> None:
+        with suppress(OSError), near, socket.create_connection(self._target) as far:
+            back = threading.Thread(target=carry, args=(far, near), daemon=True)
+            back.start()
+            carry(near, far)
+            back.join()
+
+
+def carry(one: socket.socket, other: socket.socket) -> None:
+    """Hand on all bytes; then neither side says anything more."""
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+    for side in (one, other):
         with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for side in (one, other):
-            with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
+            side.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +105,8 @@ def services(s3_endpoint: str, door: Door, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def shop(services: Shop) -> Iterator[Shop]:
     """The shop; after each test people's files are as they were, and no run is under way, nor its worktree there."""
-    services.settings(f"train.seed={uuid4().int % 1000}")  # no test finds in DVC's cache what another has trained
+    seed = next(SEEDS)  # no test finds in DVC's cache what another has trained
+    services.settings(f"train.seed={seed}", "train.steps=40", "train.validate_every=20")
     yield services
     assert services.is_untouched()
     assert not children(services), "a process has outlived its run"
@@ -127,10 +137,19 @@ def trainer(shop: Shop) -> psutil.Process | None:
     return next((one for one in children(shop) if command(one).endswith("python -m loupe.stages.train")), None)
 
 
-def service(shop: Shop, words: str) -> psutil.Process:
-    """The process of a service, the innermost."""
+def service(shop: Shop, words: str) -> psutil.Process | None:
+    """The process of a service, without its supervisor."""
     found = [one for one in psutil.process_iter() if words in command(one) and works_in(one, shop.folder)]
-    return next(one for one in found if "_supervise.py" not in command(one))
+    return next((one for one in found if "_supervise.py" not in command(one)), None)
+
+
+def kill(shop: Shop, words: str) -> None:
+    """`kill -9` of a service; returns when another has taken its place."""
+    dead = service(shop, words)
+    assert dead is not None
+    dead.kill()
+    dead.wait(10)
+    until(90, lambda: (new := service(shop, words)) is not None and new.pid != dead.pid, shop.logs)
 
 
 def train(shop: Shop, steps: str) -> str:
@@ -168,10 +187,7 @@ def test_a_cancelled_training_leaves_a_checkpoint_and_the_next_run_goes_on(shop:
 
 def test_a_killed_worker_takes_nothing_with_it_and_another_follows(shop: Shop) -> None:
     run = train(shop, MINUTE)
-    worker = service(shop, "prefect worker start")
-    worker.kill()
-    worker.wait(10)
-    until(90, lambda: service(shop, "prefect worker start").pid != worker.pid, shop.logs)
+    kill(shop, "prefect worker start")
     ended = shop.end_of(run)
     assert ended["state_name"] == "Judged", shop.story(run)
     assert shop.finish("watch-inbox")["state_type"] == "COMPLETED", "the new worker takes runs"
@@ -179,10 +195,7 @@ def test_a_killed_worker_takes_nothing_with_it_and_another_follows(shop: Shop) -
 
 def test_a_server_that_comes_back_hears_the_end(shop: Shop) -> None:
     run = train(shop, MINUTE)
-    server = service(shop, "prefect server start")
-    server.kill()
-    server.wait(10)
-    until(90, lambda: service(shop, "prefect server start").pid != server.pid, shop.logs)
+    kill(shop, "prefect server start")
     ended = shop.end_of(run)
     assert ended["state_name"] == "Judged", shop.story(run)
 
