@@ -343,7 +343,7 @@ def links_markdown(addresses: Mapping[str, str]) -> str:
     """A list of links; of a zip it says what is to be done with it."""
     note = " (a zip: unpack it and open index.html; the link ends after 7 days at most)"
     listed = (f"[{text(what)}](<{address}>){note if is_zip(address) else ''}" for what, address in addresses.items())
-    return _page("Reports to open.", _bullets(listed))
+    return _page(f"To look at: {'; '.join(map(text, addresses))}.", _bullets(listed))
 
 
 def evaluation_links(address: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from loupe.quality.drift import to_json as drift_json
 from loupe.quality.ingest import Decision as Taken
 from loupe.quality.ingest import Ingested
 from loupe.release.gate import Contender, Override, decide
+from loupe.training import follow
 
 HOSTILE = (
     "a|b.png",
@@ -252,6 +253,9 @@ def test_links() -> None:
     found = [str(link.attrs["href"]) for link in links]
     assert found == [*addresses.values()]
     assert found[1].endswith("index.html#patches")
+    assert show.links_markdown({"Contact sheet of the inbox": found[0]}).startswith(
+        "To look at: Contact sheet of the inbox."
+    )
     zipped = show.evaluation_links("https://bucket.s3.amazonaws.com/run/evaluation.zip?X-Amz-Expires=604800")
     markdown = show.links_markdown(zipped)
     assert len(zipped) == 1
@@ -277,6 +281,21 @@ def test_progress_of_lines() -> None:
     assert show.progress_of("picture 3/3", "upscale") == (100.0, "upscale: picture 3 of 3")
     for other in ("Running stage 'train':", "step 1/0", "steps 1/2", "step one/2", ""):
         assert show.progress_of(other, "train") is None
+
+
+def test_progress_of_what_training_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "LINE_EVERY", -1.0)
+    point = follow.CurvePoint(5, 0.001, 0.5, 0.4, 30.0, 31.0, 1.0, 0)
+    with follow.Follower(tmp_path, steps=10, done=0, batch=8, quiet=False) as follower:
+        follower.stepped(3, 0.5)
+        follower.validated(point, 5, {})
+    plain, validated = (show.progress_of(line, "train", 5) for line in capsys.readouterr().out.splitlines())
+    assert plain and validated
+    assert (plain[0], validated[0]) == (30.0, 50.0)
+    assert re.fullmatch(r"train: step 3 of 10 · epoch 1 of 2 · loss 0.50000 · \d+ patches/s, .+ left", plain[1])
+    assert "valid 31.00 dB (best) · " in validated[1]
 
 
 ALL = """
