@@ -14,7 +14,7 @@ from loupe.imaging.resize import Pixels
 from loupe.patches.build import Source, build_index
 from loupe.patches.index import LowResolution, PatchIndex
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.flows.runs"]
 
 
 def picture(seed: int, height: int = 72, width: int = 88) -> Pixels:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.horrors import make_horrors
 from loupe.imaging.files import read_image, write_png
 from loupe.imaging.resize import downscale
 from loupe.models.weights import build_network, save_network
+from loupe.patches.index import PatchIndex
 
 ROOT = Path(__file__).parents[1]
 CONFIG = {"name": "rdn", "D": 1, "C": 1, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
@@ -71,6 +73,21 @@ def test_downscale_names_what_fails_and_does_the_rest(folder: Path) -> None:
     assert done.returncode == 1
     assert "would overwrite itself" in done.stderr
     assert (folder / "hr" / "a.png").read_bytes() == before
+
+
+def test_evaluate_takes_what_an_index_holds_out(tmp_path: Path, make_index: Callable[..., PatchIndex]) -> None:
+    make_index(train=1, valid=2)
+    index = tmp_path / "index-2-16-computed"
+    done = loupe("evaluate", "--hr", index, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {name: one["n"] for name, one in json.loads(done.stdout)["sets"].items()} == {"photos": 2}
+    for given, said in (
+        (["--sr", tmp_path], "--lr and --sr are for folders"),
+        (["--scale", 3], "made for scale 2, but"),
+    ):
+        done = loupe("evaluate", "--hr", index, *given)
+        assert done.returncode == 2
+        assert said in done.stderr
 
 
 def test_evaluate_prints_a_table_or_json_and_writes_files(folder: Path) -> None:

@@ -7,9 +7,12 @@ inputs failed and the others are done, 2 wrong use.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -160,6 +163,8 @@ def upscale(
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
+    step = _plain_lines(len(jobs), say)
+
     def watch(outcome: batch.Outcome) -> None:
         source = printable(str(outcome.job.source))
         for note in outcome.notes:
@@ -171,6 +176,7 @@ def upscale(
             made = f"{printable(str(outcome.job.target))}, {size}"
             typer.echo(f"{source} -> {made if outcome.state == 'left' else 'there already'}")
         bar.update()
+        step(outcome.state)
 
     with (
         batch.finishing_on_interrupt(stop, say),
@@ -212,7 +218,9 @@ def demo(
 
 @app.command()
 def evaluate(
-    hr: Annotated[Path, typer.Option(metavar="DIR", help="Ground truth.")],
+    hr: Annotated[
+        Path, typer.Option(metavar="DIR", help="Ground truth: a folder, or a patch index, of what it holds out.")
+    ],
     lr: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Inputs; made from the ground truth if absent.")
     ] = None,
@@ -246,10 +254,11 @@ def evaluate(
     from tqdm import tqdm
 
     from loupe.evaluation import methods
-    from loupe.evaluation.pairs import read_pairs
+    from loupe.evaluation.pairs import held_out, read_pairs
     from loupe.evaluation.run import Outputs, to_json
     from loupe.evaluation.run import evaluate as run
     from loupe.evaluation.tables import slices_table, summary_table
+    from loupe.patches.index import PatchIndex
 
     if sr and model:
         raise InputError("--sr and --model exclude each other: pictures are either there or to be made")
@@ -267,8 +276,17 @@ def evaluate(
         unread.append(line)
         tqdm.write(line, file=sys.stderr)
 
-    pairs = tqdm(read_pairs(hr, lr, sr, scored.scale, fail), unit="picture", disable=not sys.stderr.isatty())
-    report = run(pairs, scored, compared, outputs)
+    if (hr / "index.json").is_file():
+        if lr or sr:
+            raise InputError("--lr and --sr are for folders: an index holds its own inputs")
+        index = PatchIndex(hr)
+        if index.scale != scored.scale:
+            raise InputError(f"{hr}: made for scale {index.scale}, but {scored.label} enlarges {scored.scale} times")
+        pictures = held_out(index)
+    else:
+        pictures = read_pairs(hr, lr, sr, scored.scale, fail)
+    bar = tqdm(pictures, unit="picture", disable=not sys.stderr.isatty())
+    report = run(bar, scored, compared, outputs)
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"
     typer.echo(to_json(report.summary).rstrip() if as_json else tables)
     if outputs and not as_json:
@@ -499,6 +517,39 @@ def _bar(total: int | None, what: str) -> Callable[[], object]:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=what, unit="image", disable=not sys.stderr.isatty()).update
+
+
+def _plain_lines(total: int, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Lines about progress for logs, where there is no terminal: one each LOUPE_PROGRESS_SECONDS, 60 if absent.
+
+    Args:
+        total: pictures.
+        say: prints a line.
+
+    Returns:
+        What is to be called with the state of each picture, see `loupe.upscaling.batch.Outcome`.
+    """
+    given = os.environ.get("LOUPE_PROGRESS_SECONDS") or "60"
+    if not re.fullmatch(r"\d+(\.\d+)?", given):
+        raise InputError(f"LOUPE_PROGRESS_SECONDS={given}: no number; give seconds such as 60")
+    every, quiet = float(given), sys.stderr.isatty()
+    started = last = time.monotonic()
+    counts: Counter[str] = Counter()
+
+    def step(state: str) -> None:
+        nonlocal last
+        counts[state] += 1
+        now = time.monotonic()
+        if quiet or now - last < every:
+            return
+        last, finished = now, counts.total()
+        rate = counts["done"] / (now - started)  # what was there already takes no time, and says nothing of the rest
+        seconds = (total - finished) / rate if rate else 0
+        left = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else ""
+        pace = f"  {rate:.3g} pictures/s, {left or f'{seconds / 3600:.1f} h'} left" if rate else ""
+        say(f"picture {finished:>7}/{total}  {counts['failed']} failed{pace}")
+
+    return step
 
 
 def _measured(files: Mapping[Path, list[Path]]) -> dict[Path, pd.DataFrame]:

@@ -38,7 +38,8 @@ def connect(address: str, extra: str, seconds: float = SECONDS) -> Connection:
     except ImportError:
         raise InputError(f"{address}: S3 needs the extra `{extra}`: pip install 'loupe[{extra}]'") from None
     retries = {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))}
-    patient = Config(connect_timeout=10, read_timeout=seconds, retries=retries)
+    # s3v4: else addresses are presigned as buckets made since 2020 refuse it
+    patient = Config(connect_timeout=10, read_timeout=seconds, retries=retries, signature_version="s3v4")
     try:
         return Connection(boto3.client("s3", config=patient), BotoCoreError, ClientError)
     except (BotoCoreError, ValueError) as error:  # such as a profile that is not there, or a damaged AWS_ENDPOINT_URL

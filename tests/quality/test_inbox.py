@@ -1,13 +1,14 @@
 """What is found in an inbox: in a folder that strangers fill, and at S3."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from tests.conftest import S3
 
 from loupe.errors import InputError
-from loupe.quality.inbox import InboxError, fetch_s3, read_folder, remove_s3
+from loupe.quality.inbox import InboxError, fetch_s3, list_s3, read_folder, remove_s3
 
 
 def test_a_folder_is_read_and_links_and_folders_called_like_pictures_are_named(tmp_path: Path) -> None:
@@ -60,6 +61,17 @@ def test_s3_is_fetched_once_whatever_the_keys_are(s3: S3, tmp_path: Path) -> Non
     assert not remove_s3(f"s3://{s3.bucket}/in", stale), "another content by now: it stays"
     assert remove_s3(f"s3://{s3.bucket}/in", again.items[0])
     assert len(fetch_s3(f"s3://{s3.bucket}/in", tmp_path / "work").items) == 2
+
+
+def test_an_s3_inbox_is_listed_without_being_read(s3: S3) -> None:
+    for key in ("in/b.png", "in/../a.png", "in/.hidden.png", "in/", "in/notes.txt", "inner/c.png"):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=key.encode())
+    found = list(list_s3(f"s3://{s3.bucket}/in/"))
+    assert [(one.name, one.key, one.bytes) for one in found] == [
+        *(("../a.png", "in/../a.png", 11), ("b.png", "in/b.png", 8), ("notes.txt", "in/notes.txt", 12)),
+    ]
+    assert found[0].etag != found[1].etag
+    assert all(abs(time.time() - one.changed) < 60 for one in found)
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3://no-such-bucket/in"])

@@ -112,6 +112,7 @@ def test_a_better_one_is_promoted_and_the_record_says_why() -> None:
     top = ["images", "gain", "SSIM", "5th percentile image", "worst patches"]
     assert names == [*top, *means, *slices, "latency", "ONNX", "golden files"]
     record = json.loads(json.dumps(decision.as_dict(), allow_nan=False))
+    assert Decision.from_dict(record | {"measured": {}}) == decision
     assert record["promoted"] is True and record["override"] is None
     assert record["challenger"] == {"label": "RDN", "sha256": "b" * 64}
     assert len(record["gains"]) == 12
@@ -217,6 +218,7 @@ def test_an_override_is_recorded_with_reason_and_name_and_hides_nothing() -> Non
         "products: text failed: the label font changed"
     )
     assert forced.as_dict()["override"] == {"reason": "the label font changed", "who": "Ada"}
+    assert Decision.from_dict(forced.as_dict()) == forced
     assert " FAILS " in row(forced, "photos: text")
     for empty in (Override("", "Ada"), Override("because", " ")):
         with pytest.raises(GateError, match="an override needs a reason, and the name of who decides"):

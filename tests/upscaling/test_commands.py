@@ -90,6 +90,24 @@ def test_wrong_use_is_explained(tmp_path: Path, bundle: Path, arguments: list[st
     assert not (tmp_path / "out").exists()
 
 
+def test_a_log_gets_lines_about_progress(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write_png(tmp_path / "in" / f"{number}.png", picture(number, 60, 50))
+    (tmp_path / "in" / "0.png").write_bytes(b"torn")
+    arguments = ("upscale", "in", "-o", "out", "--model", bundle, "--json")
+    monkeypatch.setenv("LOUPE_PROGRESS_SECONDS", "0")
+    done = run(*arguments, cwd=tmp_path)
+    lines = re.findall(r"^picture +(\d)/3  1 failed(  [0-9.]+ pictures/s, \d+ s left)?$", done.stderr, re.MULTILINE)
+    assert [number for number, _ in lines] == ["1", "2", "3"]
+    assert not lines[0][1], "nothing was made yet, so no pace is known"
+    assert lines[2][1].endswith(" 0 s left")
+    json.loads(done.stdout)
+    monkeypatch.delenv("LOUPE_PROGRESS_SECONDS")
+    assert "picture " not in run(*arguments, cwd=tmp_path).stderr, "one a minute is enough"
+    monkeypatch.setenv("LOUPE_PROGRESS_SECONDS", "soon")
+    assert "LOUPE_PROGRESS_SECONDS=soon: no number" in run(*arguments, cwd=tmp_path).stderr
+
+
 def test_what_a_million_pictures_cost(tmp_path: Path, bundle: Path) -> None:
     for number in range(3):
         write_png(tmp_path / "in" / f"{number}.png", picture(number, 60, 50))

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from loupe.errors import InputError
-from loupe.imaging.files import MOST_BYTES, SUFFIXES, atomic_file
+from loupe.imaging.files import MOST_BYTES, SUFFIXES, ImageError, atomic_file, read_bytes
+from loupe.names import leads_out
 from loupe.quality.table import shown
 from loupe.s3 import connect, split
 
@@ -39,6 +40,20 @@ class Item:
     name: str
     path: Path
     etag: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object at S3 as it is listed.
+
+    name: its key below the inbox, whatever a stranger chose. etag: which content it is. changed: seconds since 1970.
+    """
+
+    name: str
+    key: str
+    etag: str
+    bytes: int
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,16 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(top, name) for name in [*folders, *names] if not name.startswith("."))
 
 
+def digest_of(path: Path, folder: Path | None) -> str:
+    """sha256 of a file; "" if it cannot be read as a picture can, or if a link leads out of `folder`."""
+    if folder and leads_out(path, folder):
+        return ""
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except ImageError:
+        return ""
+
+
 def fetch_s3(url: str, folder: Path, progress: Callable[[], object] = lambda: None) -> Inbox:
     """The inbox below `s3://BUCKET/PREFIX`, its pictures brought into `folder`.
 
@@ -97,37 +122,51 @@ def fetch_s3(url: str, folder: Path, progress: Callable[[], object] = lambda: No
     Raises:
         InputError: no such bucket, no access, nobody answers, or the extra `s3` is not installed.
     """
-    bucket, prefix = _place(url)
+    bucket, _ = _place(url)
     client, errors = _client(url)
     folder.mkdir(parents=True, exist_ok=True)
     items, others = [], []
-    try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        for entry in (entry for page in pages for entry in page.get("Contents", ())):
-            key, name = entry["Key"], entry["Key"].removeprefix(prefix)
-            hidden = any(part.startswith(".") and part.strip(".") for part in name.split("/"))
-            if not name or key.endswith("/") or hidden:
-                continue
-            if not looks_like_picture(name):
-                others.append(name)
-                continue
-            digest = hashlib.sha256(f"{key}\n{entry['ETag']}".encode()).hexdigest()
-            path = folder / (digest[:32] + PurePosixPath(name).suffix.lower())
-            items.append(Item(name, path, entry["ETag"]))
-            if not path.exists():
+    for found in list_s3(url):
+        if not looks_like_picture(found.name):
+            others.append(found.name)
+            continue
+        digest = hashlib.sha256(f"{found.key}\n{found.etag}".encode()).hexdigest()
+        path = folder / (digest[:32] + PurePosixPath(found.name).suffix.lower())
+        items.append(Item(found.name, path, found.etag))
+        if not path.exists():
+            try:
                 with atomic_file(path) as stream:
-                    if entry["Size"] > MOST_BYTES:
-                        stream.truncate(entry["Size"])  # a hole: refused for its size, unread
+                    if found.bytes > MOST_BYTES:
+                        stream.truncate(found.bytes)  # a hole: refused for its size, unread
                     else:
-                        client.download_fileobj(bucket, key, stream, ExtraArgs=None)
-            progress()
-    except errors as error:
-        raise InboxError(f"{url}: {error}; check the address, the credentials and AWS_ENDPOINT_URL") from None
+                        client.download_fileobj(bucket, found.key, stream, ExtraArgs=None)
+            except errors as error:
+                raise _told(url, error) from None
+        progress()
     wanted = {item.path for item in items}
     for path in folder.iterdir():
         if path not in wanted:
             path.unlink()
     return Inbox(folder, tuple(sorted(items, key=lambda item: item.name)), tuple(sorted(others)))
+
+
+def list_s3(url: str) -> Iterator[Listed]:
+    """All that lies below `s3://BUCKET/PREFIX` and is not hidden, as S3 sorts it; nothing of it is read.
+
+    Raises:
+        InputError: see `fetch_s3`.
+    """
+    bucket, prefix = _place(url)
+    client, errors = _client(url)
+    try:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for entry in (entry for page in pages for entry in page.get("Contents", ())):
+            key, name = entry["Key"], entry["Key"].removeprefix(prefix)
+            hidden = any(part.startswith(".") and part.strip(".") for part in name.split("/"))
+            if name and not key.endswith("/") and not hidden:
+                yield Listed(name, key, entry["ETag"], entry["Size"], entry["LastModified"].timestamp())
+    except errors as error:
+        raise _told(url, error) from None
 
 
 def remove_s3(url: str, item: Item) -> bool:
@@ -152,6 +191,10 @@ def _place(url: str) -> tuple[str, str]:
     """Bucket and prefix, which ends with `/` unless it is empty."""
     bucket, key = split(url)
     return bucket, f"{key}/" if key else ""
+
+
+def _told(url: str, error: Exception) -> InboxError:
+    return InboxError(f"{url}: {error}; check the address, the credentials and AWS_ENDPOINT_URL")
 
 
 def _client(url: str) -> tuple[Any, tuple[type[Exception], ...]]:

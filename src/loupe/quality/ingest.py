@@ -35,9 +35,8 @@ from filelock import FileLock, Timeout
 from loupe.errors import InputError
 from loupe.imaging.facts import Facts, measure
 from loupe.imaging.files import FORMATS, ImageError, atomic_file, find_images, read_bytes, read_image, write_png
-from loupe.names import leads_out
 from loupe.quality.gate import Limits, check
-from loupe.quality.inbox import Inbox, Item, fetch_s3, read_folder, remove_s3
+from loupe.quality.inbox import Inbox, Item, digest_of, fetch_s3, read_folder, remove_s3
 from loupe.quality.repair import MOST, needs_repair, repaired
 from loupe.quality.table import measure_all
 from loupe.threads import in_order
@@ -288,7 +287,7 @@ def _decide(inbox: Inbox, limits: Limits, staging: Path, bar: Bar) -> list[Decis
     decisions: dict[str, Decision] = {}
     known, first = _known(), dict[str, str]()
     fresh: list[Item] = []
-    digests = in_order(lambda item: _digest(item.path, inbox.folder), inbox.items, threads, ahead=2 * threads)
+    digests = in_order(lambda item: digest_of(item.path, inbox.folder), inbox.items, threads, ahead=2 * threads)
     for item, digest in zip(inbox.items, digests, strict=True):
         advance()
         earlier = first.setdefault(digest, item.name) if digest else item.name
@@ -326,19 +325,9 @@ def _known() -> dict[str, str]:
             except (ValueError, KeyError, TypeError):
                 raise IngestError(f"{reason}: damaged; restore it: dvc checkout {POINTER}") from None
         else:
-            digests = (_digest(path, None),) * 2
+            digests = (digest_of(path, None),) * 2
         known |= dict.fromkeys(digests, path.relative_to(PRODUCTS).as_posix())
     return known
-
-
-def _digest(path: Path, folder: Path | None) -> str:
-    """sha256 of a file; "" if it cannot be read, or if a link leads out of `folder`."""
-    if folder and leads_out(path, folder):
-        return ""
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except ImageError:
-        return ""
 
 
 def _to_be_rewritten(facts: Facts, limits: Limits) -> bool:
@@ -450,7 +439,7 @@ def _clear(inbox: str, found: Inbox, decisions: Sequence[Decision]) -> int:
             continue
         if inbox.startswith("s3://"):
             removed += remove_s3(inbox, item)
-        elif _digest(item.path, None) == decision.sha256:
+        elif digest_of(item.path, None) == decision.sha256:
             item.path.unlink()
             removed += 1
     return removed

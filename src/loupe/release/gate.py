@@ -168,6 +168,23 @@ class Decision:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         return found
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Decision:
+        """What `as_dict` gave; other keys beside its own are left out."""
+        override, ends = found["override"], found["interval_95"]
+        return cls(
+            promoted=found["promoted"],
+            passed=found["passed"],
+            challenger=Side(**found["challenger"]),
+            champion=Side(**found["champion"]),
+            gain_db=found["gain_db"],
+            interval_95=ends and tuple(ends),
+            guards=tuple(Guard(**one) for one in found["guards"]),
+            gains=tuple(ImageGain(**one) for one in found["gains"]),
+            limits=Limits(**found["limits"]),
+            override=override and Override(**override),
+        )
+
 
 def decide(
     challenger: Contender,
