@@ -48,7 +48,7 @@ from loupe.s3 import SCHEME
 
 SUPERVISOR = Path(flows.__file__).with_name("_supervise.py")
 READY_SECONDS = 180.0  # a fresh environment compiles its bytecode, and a server makes its database and its pages
-GRACE = 60  # seconds for a worker to end its runs, which Prefect gives 30
+GRACE = 60  # seconds for a run to end what it started, and to say so
 PAUSES = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds before a service is started again
 STEADY = 300.0  # seconds of running that make up for earlier deaths
 LOOK = 0.5  # seconds between two looks at the services
@@ -145,7 +145,7 @@ class Service:
             self.process.terminate()
 
     def end(self) -> None:
-        """Wait until it has ended; kill it when that takes too long or people do not want to wait."""
+        """Wait until it has ended; kill it when that takes too long, or at a second Ctrl-C."""
         if not self.process:
             return
         try:
@@ -250,14 +250,12 @@ def _plan(project: Path, ports: Ports, own_server: bool) -> tuple[list[Service],
         project,
         lambda _: answers(f"{where.api}/health"),
     )
-    grace = [f"LOUPE_GRACE={os.environ['LOUPE_GRACE']}"] if os.environ.get("LOUPE_GRACE") else ["-u", "LOUPE_GRACE"]
-    start = [*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--install-policy", "never"]
+    start = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--install-policy", "never"]
     worker = Service(
         "worker",
-        ["env", *grace, *start, "--name", socket.gethostname()],  # it has longer to end than what its runs started
+        [*python, *start, "--name", socket.gethostname()],
         shared
         | {
-            "LOUPE_GRACE": str(GRACE),
             "LOUPE_PROJECT": str(project),  # where its runs work: prefect.yaml
             **({"LOUPE_REPORTS_URL": published} if served else {}),
         },
@@ -367,16 +365,31 @@ def _interruptible() -> Iterator[None]:
 
 
 def _end(services: list[Service]) -> None:
-    """The worker first, for its runs report to the server how they ended; then all others at once."""
-    for together in (
-        [one for one in services if one.name == "worker"],
-        [one for one in services if one.name != "worker"],
-    ):
+    """The runs first, then their worker, which would kill them; the server is there to be told. Then all others."""
+    known = {service.process.pid for service in services if service.process}
+    workers = [service for service in services if service.name == "worker" and service.process]
+    supervisors = {service.process.pid for service in workers if service.process}
+    _terminate(lambda: _children(_children(supervisors)))
+    for together in (workers, [service for service in services if service not in workers]):
         for service in together:
             service.ask_to_end()
         for service in together:
             service.end()
-        _end_orphans(services)
+        _terminate(lambda: _children({os.getpid()}) - known)
+
+
+def _terminate(find: Callable[[], set[int]]) -> None:
+    """SIGTERM to all processes that are found, and SIGKILL to those that are still found GRACE seconds later."""
+    for sent, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 5)):
+        deadline = time.monotonic() + seconds
+        asked: set[int] = set()
+        with contextlib.suppress(Interrupted):  # a second Ctrl-C: no more patience
+            while (left := find()) and time.monotonic() < deadline:
+                for one in left - asked:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(one, sent)
+                asked |= left
+                time.sleep(LOOK / 5)
 
 
 def _adopt_orphans() -> None:
@@ -387,37 +400,26 @@ def _adopt_orphans() -> None:
 
 def _bury(services: list[Service]) -> None:
     """Take note of an orphan that has ended, for else it stays as a zombie."""
-    ours = [service.process.pid for service in services if service.process]
+    known = {service.process.pid for service in services if service.process}
     with contextlib.suppress(ChildProcessError):
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended and ended.si_pid not in ours:
+        if ended and ended.si_pid not in known:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
-def _orphans(services: list[Service]) -> list[int]:
-    """Children that this process did not start."""
-    ours = [service.process.pid for service in services if service.process]
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            number = int(stat.parent.name)
-            if int(parent) == os.getpid() and number not in ours and state != "Z":
-                found.append(number)
-    return found
-
-
-def _end_orphans(services: list[Service]) -> None:
-    """SIGTERM, and SIGKILL to those that it does not end."""
-    for sent, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + seconds
-        asked: set[int] = set()
-        while (left := _orphans(services)) and time.monotonic() < deadline:
-            for one in set(left) - asked:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, sent)
-            asked |= set(left)
-            time.sleep(LOOK / 5)
+def _children(parents: set[int]) -> set[int]:
+    """The living children of some processes."""
+    rows: list[list[str]] = []
+    if sys.platform == "linux":
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+                rows.append([stat.parent.name, parent, state])
+    else:
+        with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid=,stat="], stdout=subprocess.PIPE, text=True) as listing:
+            found = [line.split() for line in listing.stdout or []]
+            rows = [row for row in found if int(row[0]) != listing.pid]
+    return {int(pid) for pid, parent, state in rows if int(parent) in parents and not state.startswith("Z")}
 
 
 def main() -> int:
