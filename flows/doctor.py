@@ -251,7 +251,7 @@ def _store(project: Path) -> Iterator[Finding]:
 
 def _reports(project: Path) -> Iterator[Finding]:
     """The place of the reports: does it look as if it could be written, and is it served?"""
-    place = os.environ.get("LOUPE_REPORTS") or str(folder_of(project) / "reports")
+    place = os.environ.get("LOUPE_REPORTS") or str(folder_of(project).relative_to(project) / "reports")
     mend = "see LOUPE_REPORTS and the credentials"
     if place.startswith(SCHEME):
         bucket, prefix = split(place)

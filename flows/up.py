@@ -335,7 +335,7 @@ def _deploy(worker: Service, say: Say) -> None:
         text=True,
     )
     if done.returncode:
-        raise InputError(f"the flows could not be deployed. {done.stdout.strip()}")
+        raise InputError(f"the flows could not be deployed:\n{done.stdout.strip()}")
     for line in done.stdout.splitlines():
         say(line)
 
@@ -429,8 +429,12 @@ def main() -> int:
         description="Start the Prefect server, a worker, the deployments, TensorBoard and the reports, on loopback.",
     )
     parser.add_argument("--port", type=int, default=PORT, help="of the Prefect server (%(default)s)")
-    parser.add_argument("--tensorboard-port", type=int, default=TENSORBOARD_PORT, metavar="PORT", help="(%(default)s)")
-    parser.add_argument("--reports-port", type=int, default=REPORTS_PORT, metavar="PORT", help="(%(default)s)")
+    parser.add_argument(
+        "--tensorboard-port", type=int, default=TENSORBOARD_PORT, metavar="PORT", help="of TensorBoard (%(default)s)"
+    )
+    parser.add_argument(
+        "--reports-port", type=int, default=REPORTS_PORT, metavar="PORT", help="of the reports (%(default)s)"
+    )
     parser.add_argument("--no-server", action="store_true", help="use the server that PREFECT_API_URL names")
     parser.add_argument(
         "--once-ready",
