@@ -25,7 +25,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 repro: install ## reproduce every result: data, training, scores, pictures
-	dvc pull --quiet data.dvc
+	dvc pull --quiet $(wildcard *.dvc)
 	dvc repro
 	@python -m loupe.stages.show
 

@@ -22,10 +22,13 @@ def build(files: list[Path], folder: Path, patch: int, low_resolution: LowResolu
     build_index(sources, folder, scale=SCALE, patch=patch, valid_share=0, low_resolution=low_resolution)
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far: VmHWM, since getrusage starts at what the parent held."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1000
+def peak_mb(process: int | str = "self") -> float:
+    """Largest resident memory of a process so far: VmHWM, since getrusage starts at what the parent held.
+
+    0 where it has ended, and there is nothing left to ask.
+    """
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(status.get("VmHWM", "0").split()[0]) / 1000
 
 
 def main() -> None:

@@ -37,12 +37,9 @@ SILENCE = 180  # seconds without one after which a run counts as crashed; the se
 FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 CRASHES = "loupe: mark runs that died"
 NOTICES = "loupe: tell people"
-# States of runs as events name them. In these a process is at work, or begins or ends, and may die without a word:
+# States of runs, as events name them. In these a process is at work, begins or ends, and may die without a word:
 ALIVE = ("Pending", "Submitting", "Running", "Cancelling")
-# In these it may rest; the last two are those of retrain, and of the type Completed.
-WAITING = ("Scheduled", "AwaitingConcurrencySlot", "AwaitingRetry", "Paused", "Suspended")
-ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "Refused", "AwaitingApproval")
-TOLD = ("Failed", "Crashed", "Refused", "AwaitingApproval")
+TOLD = ("Failed", "Crashed", "Refused", "AwaitingApproval")  # the last two are retrain's, and of the type Completed
 DEADLINE = 300  # seconds for `prefect deploy`, which imports every flow
 
 
@@ -280,13 +277,12 @@ def automations(client: SyncPrefectClient, silence: int = SILENCE) -> dict[str, 
         "for_each": {"prefect.resource.id"},
     }
     event = "prefect.flow-run.{}".format
-    beat = event("heartbeat")
     crashes = AutomationCore(
         name=CRASHES,
         description=f"A run without a sign of life for {silence} s has lost its process, its worker or its machine.",
         trigger=EventTrigger(
-            after={beat, *map(event, ALIVE)},
-            expect={beat, *map(event, (*WAITING, *ENDED))},
+            after={*map(event, ("heartbeat", *ALIVE))},
+            expect={event("*")},  # of which those of `after` begin the wait anew, and all others end it
             posture=Posture.Proactive,
             threshold=1,
             within=timedelta(seconds=silence),

@@ -139,7 +139,7 @@ def test_drift_between_folders_and_tables(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == (
         "No drift: 20 pictures beside 20 of the reference differ no more than chance lets them"
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["drift.html", "drift.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["drift.json", "index.html"]
     for table in ("old.csv", "old.parquet"):
         assert loupe("facts", "old", "--out", table, cwd=tmp_path).returncode == 0
         done = loupe("drift", table, "dark", "--json", cwd=tmp_path)

@@ -1,10 +1,11 @@
 """params.yaml: mistakes are named with their key, the allowed values and the file."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from loupe.params import ParamsError, PhotosPath, PhotosUrl, apply_profile, load_params
+from loupe.params import ParamsError, PhotosPath, PhotosUrl, apply_profile, change_params, load_params
 
 ROOT = Path(__file__).parents[1]
 GOOD = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -100,4 +101,40 @@ def test_a_profile_is_laid_over_the_sample_and_keeps_its_comments(tmp_path: Path
         apply_profile("nope", profiles, target)
     assert target.read_text() == text
     apply_profile("sample", profiles, target)
+    assert target.read_text() == GOOD
+
+
+def test_single_keys_are_changed_and_comments_stay(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    target.write_text(GOOD)
+    params = change_params({"train.steps": "70", "train.init": "champion/1.4.0", "scale": "3"}, target)
+    assert (params.train.steps, params.train.init, params.scale) == (70, "champion/1.4.0", 3)
+    assert load_params(target) == params
+    before, after = GOOD.splitlines(), target.read_text().splitlines()
+    assert len(before) == len(after)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 3
+
+
+def test_changes_are_laid_over_a_profile(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    params = apply_profile("smoke", ROOT / "profiles", target, {"train.steps": "7"})
+    assert (params.model.D, params.train.steps) == (1, 7)
+    assert load_params(target) == params
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.stepz", "7", "unknown key 'train.stepz'. Did you mean 'steps'"),
+        ("trian.steps", "7", "unknown key 'trian.steps'"),
+        ("scale.steps", "7", "unknown key 'scale.steps'"),
+        ("train.steps", "many", "train.steps = 'many'"),
+        ("train.steps", "[", "train.steps = [: not YAML"),
+    ],
+)
+def test_a_wrong_change_is_explained_and_changes_nothing(tmp_path: Path, key: str, value: str, message: str) -> None:
+    target = tmp_path / "params.yaml"
+    target.write_text(GOOD)
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        change_params({key: value}, target)
     assert target.read_text() == GOOD

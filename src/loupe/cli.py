@@ -435,15 +435,26 @@ def drift(
 @app.command()
 def profile(
     name: Annotated[str, typer.Argument(help="A file of profiles/, without .yaml; none lists them.")] = "",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as train.steps=500; may be repeated, and needs no NAME."),
+    ] = None,
 ) -> None:
-    """Write params.yaml from a profile: profiles/NAME.yaml laid over profiles/sample.yaml."""
-    from loupe.params import apply_profile, profile_names
+    """Write params.yaml from a profile: profiles/NAME.yaml laid over profiles/sample.yaml; or change single keys."""
+    from loupe.params import apply_profile, change_params, profile_names
 
-    if not name:
+    if wrong := next((change for change in changes or () if "=" not in change), None):
+        raise InputError(f"--set {wrong}: give KEY=VALUE, such as train.steps=500")
+    given = dict(change.split("=", 1) for change in changes or ())
+    if name:
+        apply_profile(name, changes=given)
+    elif given:
+        change_params(given)
+    else:
         typer.echo("\n".join(profile_names()) or "no profiles here; run in the project's root folder")
         return
-    apply_profile(name)
-    typer.echo(f"params.yaml now holds the profile {name!r}; `dvc repro` runs what it changed")
+    said = " with ".join(filter(None, (name and f"the profile {name!r}", ", ".join(changes or ()))))
+    typer.echo(f"params.yaml now holds {said}; `dvc repro` runs what it changed")
 
 
 @app.command(

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -236,11 +237,22 @@ def profile_names(folder: Path = Path("profiles")) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def apply_profile(name: str, folder: Path = Path("profiles"), target: Path = Path("params.yaml")) -> Params:
+def apply_profile(
+    name: str,
+    folder: Path = Path("profiles"),
+    target: Path = Path("params.yaml"),
+    changes: Mapping[str, str] | None = None,
+) -> Params:
     """Write the profile `name` to `target`: the base profile with the profile's keys laid over it, comments kept.
 
+    Args:
+        name: a file of `folder`, without .yaml.
+        folder: of the profiles.
+        target: is replaced.
+        changes: laid over the profile; see `change_params`.
+
     Raises:
-        ParamsError: no such profile, or it holds a wrong key or value; `target` is then as it was.
+        ParamsError: no such profile, or it or `changes` hold a wrong key or value; `target` is then as it was.
     """
     names = profile_names(folder)
     if name not in names:
@@ -252,8 +264,29 @@ def apply_profile(name: str, folder: Path = Path("profiles"), target: Path = Pat
     params = check_params(merged, folder / f"{name}.yaml")
     if name != BASE_PROFILE and (comment := _header(folder / f"{name}.yaml")):
         merged.yaml_set_start_comment(comment)
+    if changes:
+        _change(merged, changes)
+        params = check_params(merged, target)
     with atomic_file(target) as stream:
         _yaml().dump(merged, stream)
+    return params
+
+
+def change_params(changes: Mapping[str, str], target: Path = Path("params.yaml")) -> Params:
+    """Write single parameters of `target` anew; the others, and the comments, stay.
+
+    Args:
+        changes: values by key with dots, written as in YAML: {"train.steps": "500", "train.init": "champion/1.4.0"}.
+        target: the parameter file.
+
+    Raises:
+        ParamsError: a key is unknown, or a value wrong; `target` is then as it was.
+    """
+    values = _read_yaml(target)
+    _change(values, changes)
+    params = check_params(values, target)
+    with atomic_file(target) as stream:
+        _yaml().dump(values, stream)
     return params
 
 
@@ -273,6 +306,21 @@ def _read_yaml(path: Path) -> Any:
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def _change(values: Any, changes: Mapping[str, str]) -> None:
+    for key, text in changes.items():
+        try:
+            value = _yaml().load(text)
+        except YAMLError:
+            raise ParamsError(f"{key} = {text}: not YAML") from None
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise ParamsError(f"unknown key {key!r}; keys are written like train.steps")
+        section[last] = value
 
 
 def _lay_over(base: Any, overlay: Any) -> None:

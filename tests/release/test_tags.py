@@ -75,6 +75,10 @@ def test_gto_and_dvc_agree(tmp_path: Path) -> None:
         ("assignment", "v1.1.0", "run 7"),
         ("assignment", "v1.0.0", "night shift"),
     ]
+    tags = Tags(project.folder)
+    versions = tags.versions()
+    assert tags.moves("production") == {1: versions["1.0.0"], 2: versions["1.1.0"], 3: versions["1.0.0"]}
+    assert tags.moves("product") == {}
     elsewhere = tmp_path / "elsewhere"
     for name, arguments in (
         ("staged", ["artifacts", "get", str(project.folder), ARTIFACT, "--stage", "production"]),
@@ -96,6 +100,7 @@ def test_tags_that_say_something_else(repository: Repository, tmp_path: Path) ->
         repository.git("tag", "-a", "-m", "x", name)
     repository.git("tag", "rdn-x2@v8.0.0")  # no annotated one: not GTO's either
     assert tags.versions() == {}
+    assert tags.moves("production") == {}
     repository.git("tag", "-a", "-m", "x", "rdn-x2#production#1")
     repository.commit("one")
     with pytest.raises(RegistryError, match=r"has a tag rdn-x2#production#1 that this store knows nothing of"):

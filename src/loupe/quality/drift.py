@@ -210,7 +210,7 @@ def verdict(drift: Drift, min_batch: int) -> str:
 
 
 def write_drift(folder: Path, drift: Drift, reference: pd.DataFrame, current: pd.DataFrame) -> list[Path]:
-    """Write drift.json, see `to_json`, and drift.html, Evidently's page of the same comparison, into `folder`.
+    """Write drift.json, see `to_json`, and index.html, Evidently's page of the same comparison, into `folder`.
 
     The page opens without a network. Where nothing was compared there is none, and an older one is removed.
 
@@ -222,7 +222,7 @@ def write_drift(folder: Path, drift: Drift, reference: pd.DataFrame, current: pd
     Returns:
         The paths of what was written.
     """
-    path, page = folder / "drift.json", folder / "drift.html"
+    path, page = folder / "drift.json", folder / "index.html"
     page.unlink(missing_ok=True)  # a page never lies beside the figures of another comparison
     with atomic_file(path) as stream:
         stream.write(to_json(drift).encode())

@@ -19,6 +19,8 @@ from pathlib import Path
 from loupe.release.versions import NUMBER, Event, RegistryError, Version
 
 ARTIFACT = "rdn-x2"  # the name of the model in GTO's tags and in dvc.yaml
+# Git says by these to its hooks which repository it works in; a command that a hook starts may mean another.
+FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Tags:
         """The commits of all versions that are registered here, by number."""
         found = ((re.fullmatch(rf"{re.escape(self.artifact)}@v({NUMBER})", tag), to) for tag, to in self._all().items())
         return {match[1]: commit for match, commit in found if match}
+
+    def moves(self, alias: str) -> dict[int, str]:
+        """The commits that an alias was moved to, by the number of the move."""
+        found = (
+            (re.fullmatch(rf"{re.escape(self.artifact)}#{re.escape(alias)}#(\d+)", tag), to)
+            for tag, to in self._all().items()
+        )
+        return {int(match[1]): commit for match, commit in found if match}
 
     def check_free(self, version: str, commit: str, move: str = "") -> None:
         """Check that a commit can be registered as a version: GTO knows one version a commit, and no second meaning.
@@ -129,7 +139,7 @@ class Tags:
         return True
 
     def _git(self, *arguments: str, by: str = "", moment: str = "") -> str:
-        environment = dict(os.environ)
+        environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         if by:
             # The same event gives the same tag in every clone, byte for byte: nothing of this machine may be in it.
             environment |= {

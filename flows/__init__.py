@@ -1,0 +1,1 @@
+"""Order, schedules, retries, artifacts: Prefect flows that call `loupe` and `dvc`. No pixel and no tensor in here."""
