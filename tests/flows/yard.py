@@ -24,17 +24,19 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from prefect import flow
 from prefect.states import Completed
 
 
 @flow
-def note(inbox: str = "inbox") -> None:
+def note(inbox: str = "inbox", how: Literal["neatly", "quickly"] = "neatly") -> None:
     """Write down where it runs, and with which packages.
 
     Args:
-        inbox: is written down, too.
+        inbox: Is written down, too.
+        how: Nobody will know.
     """
     import flows
     import loupe
