@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint format bench lock clean
+.PHONY: help install repro test lint format bench ui lock clean
 
 help: ## list the entries
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ format: install ## rewrite the code in the house style
 
 bench: install ## run every benchmark; each prints a table and writes JSON to benchmarks/results
 	@for name in $$(loupe bench); do loupe bench "$$name" || exit 1; done
+
+ui: install ## start the Prefect server, a worker, TensorBoard and the reports, until Ctrl-C
+	dvc pull --quiet data.dvc
+	@exec loupe flows up
 
 lock: install ## write requirements.lock anew from pyproject.toml
 	pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \

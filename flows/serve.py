@@ -15,9 +15,10 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from flows.settings import LOOPBACK, REPORTS_PORT
+from loupe.names import leads_out
 
 TYPES = {  # the machine's own table may lack them, or say otherwise
     ".avif": "image/avif",
@@ -52,8 +53,7 @@ class Handler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> IO[bytes] | None:  # type: ignore[override]  # typeshed promises more than copyfile needs
         """Answer, if a file of ours was asked for by our own name."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if host not in (LOOPBACK, "localhost"):
+        if self.headers.get("Host", "").partition(":")[0] not in (LOOPBACK, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)
             return None
         if "\0" in unquote(self.path) or not self._ours(Path(self.translate_path(self.path))):
@@ -66,7 +66,7 @@ class Handler(SimpleHTTPRequestHandler):
         if path.is_dir():
             path /= "index.html"
         hidden = any(part.startswith(".") for part in path.relative_to(self.directory).parts)
-        return not hidden and path.is_file() and path.resolve().is_relative_to(Path(self.directory).resolve())
+        return not hidden and path.is_file() and not leads_out(path, Path(self.directory))
 
     def list_directory(self, path: str | object) -> None:
         """Folders are not listed: what there is, the pages link to."""

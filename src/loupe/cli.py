@@ -496,6 +496,30 @@ def bench(
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *(arguments or [])]))
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="",
+)
+def flows(
+    name: Annotated[str, typer.Argument(help="up, deploy or doctor; none lists them.")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on; --help lists what it takes.")
+    ] = None,
+) -> None:
+    """Start, set up or examine what schedules and runs the flows: `loupe flows up`."""
+    names = ("deploy", "doctor", "up")
+    if not all(Path("flows", f"{one}.py").is_file() for one in names):
+        raise InputError("no flows here; run in the project's root folder")
+    if not name:
+        typer.echo("\n".join(names))
+        return
+    if name not in names:
+        raise InputError(f"no flows command {name!r}; there are {', '.join(names)}")
+    sys.stdout.flush()
+    # not a child: Ctrl-C and SIGTERM are for the command, which has services to end in their order
+    os.execv(sys.executable, [sys.executable, "-m", f"flows.{name}", *(arguments or [])])  # noqa: S606
+
+
 def _model_here() -> Path:
     """The model of the project in whose folder the command runs."""
     for path in (Path("bundle"), Path("models")):
@@ -570,8 +594,13 @@ def _name_undecodable(errors: Mapping[str, str]) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    exit_as_loupe(app)
+
+
+def exit_as_loupe(command: Callable[[], object]) -> None:
+    """Run a command and end the process with its exit code; what people can mend is said in a sentence."""
     try:
-        app()
+        sys.exit(command())
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
