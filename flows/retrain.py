@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import Field
 
 from flows import show
 from flows.publish import publish
@@ -68,36 +67,25 @@ class Case:
 
 @flow(name="retrain", flow_run_name="retrain: looking at the inbox", validate_parameters=True)
 def retrain(
-    inbox: Annotated[
-        str, Field(title="Inbox", description="New product images: a folder, or s3://BUCKET/PREFIX. It is only read.")
-    ] = "inbox",
-    profile: Annotated[
-        Profile,
-        Field(
-            title="Recipe",
-            description="A profile of profiles/. 'as committed': params.yaml as it is. 'fine-tune' goes on from the "
-            "model in production.",
-        ),
-    ] = "as committed",
-    promote: Annotated[
-        Promote,
-        Field(
-            title="Promotion",
-            description="What follows if the gate finds the new model better. auto: it goes into production. ask: it "
-            "waits for the flow 'approve'. never: only the record is made.",
-        ),
-    ] = "ask",
-    force: Annotated[
-        bool, Field(title="Train in any case", description="Even if neither drift, nor new images, nor age ask for it.")
-    ] = False,
-    branch: Annotated[
-        str, Field(title="Branch", description="Where the run starts, and what a promotion moves.")
-    ] = "main",
+    inbox: str = "inbox",
+    profile: Profile = "as committed",
+    promote: Promote = "ask",
+    force: bool = False,
+    branch: str = "main",
 ) -> State[Any]:
     """Take in new product images, and train, judge and promote a new model where they are reason enough.
 
     Ends as Completed, or by a name that says more: NotNeeded, Judged (promote is 'never'), Refused by the gate, or
     AwaitingApproval. The run works in a git worktree of its own, on the branch retrain/RUN, and never in yours.
+
+    Args:
+        inbox: New product images: a folder, or s3://BUCKET/PREFIX. It is only read.
+        profile: The recipe. as committed: params.yaml as it is; fine-tune goes on from the model in production; others
+            are files of profiles/.
+        promote: What follows if the gate finds the new model better. auto: it goes into production. ask: it waits for
+            the flow approve. never: only the record is made.
+        force: Train even if neither drift, nor new images, nor age ask for it.
+        branch: Where the run starts, and what a promotion moves.
     """
     run = f"{flow_run.get_scheduled_start_time():%Y%m%d-%H%M%S}-{str(flow_run.get_id())[:8]}"
     with workspace(run, branch) as space:
