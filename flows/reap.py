@@ -48,11 +48,13 @@ class Removed:
 
 @flow(name="reap")
 def reap(
-    days: Annotated[
-        int, Field(ge=0, title="Days", description="How long published reports are kept on this machine.")
-    ] = 14,
+    days: Annotated[int, Field(ge=0)] = 14,
 ) -> State[Any]:
-    """Remove worktrees and processes of runs that are over, and old reports. Checkpoints and branches stay."""
+    """Remove worktrees and processes of runs that are over, and old reports. Checkpoints and branches stay.
+
+    Args:
+        days: How long published reports are kept on this machine.
+    """
     project, now = Path.cwd().resolve(), datetime.now(UTC)
     removed: list[Removed] = []
     failures: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
@@ -16,7 +16,6 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.transactions import Transaction, transaction
-from pydantic import Field
 
 from flows import show
 from flows.retries import RETRIES
@@ -27,24 +26,20 @@ from loupe.release.store import open_store
 from loupe.release.tags import Tags
 from loupe.release.versions import read_alias, read_version
 
-By = Annotated[str, Field(title="Your name", description="For the record; whoever asks later finds it in the log.")]
-Run = Annotated[
-    str, Field(title="Run", description="The run that waits for it, such as 20260112-030000-1f2e3d4c: its branch.")
-]
 ALIAS = "production"
 
 
-@flow(name="approve", flow_run_name="approve {run}", validate_parameters=True)
-def approve(
-    run: Run,
-    by: By = "",
-    reason: Annotated[str, Field(title="Reason", description="A line for the log.")] = "",
-    override: Annotated[
-        bool, Field(title="Against the gate", description="Promote even if the gate refuses; needs a reason.")
-    ] = False,
-    branch: Annotated[str, Field(title="Branch", description="What the promotion moves.")] = "main",
-) -> State[Any]:
-    """Put the model of a finished run into production, if the gate still finds it better than what is there now."""
+@flow(name="approve", flow_run_name="approve {run}")
+def approve(run: str, by: str = "", reason: str = "", override: bool = False, branch: str = "main") -> State[Any]:
+    """Put the model of a finished run into production, if the gate still finds it better than what is there now.
+
+    Args:
+        run: The run that waits for it, such as 20260112-030000-1f2e3d4c; the message of its last state ends with it.
+        by: Your name, for the record: whoever asks later finds it in the log.
+        reason: A line for the log.
+        override: Promote even if the gate refuses; needs a reason.
+        branch: What the promotion moves.
+    """
     if override and not reason:
         raise InputError("override needs a reason: it is kept with the version")
     space = reopened(run)
@@ -55,15 +50,15 @@ def approve(
         space.remove()
 
 
-@flow(name="rollback", flow_run_name="rollback to {to}", validate_parameters=True)
-def rollback(
-    to: Annotated[
-        str, Field(title="Version", description="Such as 1.3.0; empty: the one before the present one.")
-    ] = "",
-    by: By = "",
-    reason: Annotated[str, Field(title="Reason", description="A line for the log.")] = "",
-) -> State[Any]:
-    """Let production name an earlier version again; the branch and the images stay as they are."""
+@flow(name="rollback", flow_run_name="rollback to {to}")
+def rollback(to: str = "", by: str = "", reason: str = "") -> State[Any]:
+    """Let production name an earlier version again; the branch and the images stay as they are.
+
+    Args:
+        to: The version, such as 1.3.0; empty for the one before the present one.
+        by: Your name, for the record: whoever asks later finds it in the log.
+        reason: A line for the log.
+    """
     store = open_store(store_address(Path.cwd()))
     event = registry.rollback(
         store,
@@ -115,7 +110,7 @@ def promotion(space: Workspace, branch: str, *, by: str, reason: str, override: 
 def move_alias(space: Workspace, by: str, reason: str, override: bool) -> dict[str, Any]:
     """The alias on the run's bundle; the event, or the decision where the gate refuses."""
     force = ("--force",) if override else ()
-    told = ("--by", by, "--reason", reason)
+    told = (f"--by={by}", f"--reason={reason}")  # what people fill in is never an option
     answer = space.json("registry", "promote", "--alias", ALIAS, *told, *force, ok=(0, 1))
     attached = answer.get("decision")
     stored = open_store(space.store).read(attached["path"]) if isinstance(attached, dict) else None

@@ -13,19 +13,18 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import Field
 
 from flows import show
 from flows.publish import publish
@@ -66,38 +65,27 @@ class Case:
         return ", ".join(re.sub(r" \([^)]*\)", "", reason) for reason in self.decision.reasons)
 
 
-@flow(name="retrain", flow_run_name="retrain: looking at the inbox", validate_parameters=True)
+@flow(name="retrain", flow_run_name="retrain: looking at the inbox")
 def retrain(
-    inbox: Annotated[
-        str, Field(title="Inbox", description="New product images: a folder, or s3://BUCKET/PREFIX. It is only read.")
-    ] = "inbox",
-    profile: Annotated[
-        Profile,
-        Field(
-            title="Recipe",
-            description="A profile of profiles/. 'as committed': params.yaml as it is. 'fine-tune' goes on from the "
-            "model in production.",
-        ),
-    ] = "as committed",
-    promote: Annotated[
-        Promote,
-        Field(
-            title="Promotion",
-            description="What follows if the gate finds the new model better. auto: it goes into production. ask: it "
-            "waits for the flow 'approve'. never: only the record is made.",
-        ),
-    ] = "ask",
-    force: Annotated[
-        bool, Field(title="Train in any case", description="Even if neither drift, nor new images, nor age ask for it.")
-    ] = False,
-    branch: Annotated[
-        str, Field(title="Branch", description="Where the run starts, and what a promotion moves.")
-    ] = "main",
+    inbox: str = "inbox",
+    profile: Profile = "as committed",
+    promote: Promote = "ask",
+    force: bool = False,
+    branch: str = "main",
 ) -> State[Any]:
     """Take in new product images, and train, judge and promote a new model where they are reason enough.
 
-    Ends as Completed, or by a name that says more: NotNeeded, Judged (promote is 'never'), Refused by the gate, or
-    AwaitingApproval. The run works in a git worktree of its own, on the branch retrain/RUN, and never in yours.
+    Ends as Completed with a name that says how: Promoted, AwaitingApproval, Judged, Refused by the gate, or NotNeeded.
+    It works in a git worktree of its own, on the branch retrain/RUN, and never in yours. docs/retraining.md says more.
+
+    Args:
+        inbox: Where new product images are: a folder, or s3://BUCKET/PREFIX. It is only read.
+        profile: The recipe, a file of profiles/. "as committed" takes params.yaml as it is, "fine-tune" goes on from
+            the model in production.
+        promote: What follows if the gate finds the new model better. "auto" puts it into production, "ask" waits for
+            somebody who runs "approve", "never" only makes the record.
+        force: Train even if neither drift, nor new images, nor the age of the model in production ask for it.
+        branch: Where the run starts, and what a promotion moves.
     """
     run = f"{flow_run.get_scheduled_start_time():%Y%m%d-%H%M%S}-{str(flow_run.get_id())[:8]}"
     with workspace(run, branch) as space:
@@ -156,7 +144,7 @@ def ingest(space: Workspace, inbox: str) -> None:
         return
     found = space.json("ingest", place, "--out", "reports/ingest", ok=(0, 1))
     show.ingest(found)
-    show.links({"Contact sheet of the inbox": publish(space.folder / "reports/ingest", space.run, "ingest")})
+    link(space, "Contact sheet of the inbox", "reports/ingest")
     if found["data_dvc"]["before"] != found["data_dvc"]["after"]:
         space.commit(f"Take in {found['counts']['accepted']} product images")
 
@@ -192,7 +180,7 @@ def decide(space: Workspace) -> Case:
     if drift:
         show.drift(drift, min_batch, decision.reasons)
         if drift["enough"]:
-            show.links({"Drift, fact by fact": publish(space.folder / "reports/drift", space.run, "drift")})
+            link(space, "Drift, fact by fact", "reports/drift")
     return Case(decision, new, champion)
 
 
@@ -242,7 +230,7 @@ def validate(space: Workspace) -> None:
         found, page = space.folder / "metrics/validation.json", space.folder / "reports/validation"
         if found.exists() and page.exists():
             show.validation(json.loads(found.read_text()))
-            show.links({"Validation of all images": publish(page, space.run, "validation")})
+            link(space, "Validation of all images", "reports/validation")
 
 
 @task
@@ -273,10 +261,17 @@ def remember(space: Workspace, message: str) -> None:
 def evaluate(space: Workspace) -> None:
     """Scores and the report."""
     space.dvc("repro", "evaluate")
+    link(space, "Report", "reports/evaluation", show.evaluation_links)
+
+
+def link(space: Workspace, what: str, folder: str, links: Callable[[str], dict[str, str]] | None = None) -> None:
+    """Publish a report and show where it is. One that cannot be published stops nothing: it can be made again."""
     try:
-        show.links(show.evaluation_links(publish(space.folder / "reports/evaluation", space.run, "report")))
-    except (InputError, OSError) as error:  # scores are there, and the report can be made again
-        get_run_logger().warning("the report could not be published: %s", error)
+        address = publish(space.folder / folder, space.run, Path(folder).name)
+    except (InputError, OSError) as error:
+        get_run_logger().warning("%s could not be published: %s", folder, error)
+    else:
+        show.links(links(address) if links else {what: address})
 
 
 @task

@@ -121,7 +121,7 @@ def children(shop: Shop) -> list[psutil.Process]:
 def works_in(process: psutil.Process, folder: Path) -> bool:
     """Whether the working directory of a process is in a folder."""
     with suppress(psutil.Error, OSError):
-        return process.cwd().startswith(f"{folder}")
+        return str(process.cwd()).startswith(f"{folder}")
     return False
 
 
