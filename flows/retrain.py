@@ -98,7 +98,7 @@ def retrain(
             space.discard()  # the inbox still has what was new; the next run looks at it again
             return Completed(name="NotNeeded", message=reason)
         show.rename(f"retrain: {'forced, ' if reason else ''}{case.words}")
-        keep(space, "Add what the remote needs")
+        keep(space, "Add what the remote needs", computed=False)
         set_recipe(space, profile, case.champion)
         validate(space)
         train(space, case.words)
@@ -243,9 +243,9 @@ def train(space: Workspace, why: str) -> None:
 
 
 @task(**RETRIES)
-def keep(space: Workspace, message: str) -> None:
+def keep(space: Workspace, message: str, computed: bool = True) -> None:
     """Commit, and data, where other machines find them."""
-    space.push_data()  # first: the files of a remote inside the repository belong to the commit
+    space.push_data(computed=computed)  # first: the files of a remote inside the repository belong to the commit
     space.commit(message)
     space.push_branch()
 
