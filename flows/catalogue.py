@@ -23,7 +23,7 @@ def upscale_catalogue(inputs: str, output: str, model: str = "production", fast:
 
     What was made by an earlier run is not made again, so a run that was stopped goes on when it is started once more.
     Pictures that cannot be enlarged are listed with the reason, and the others are made; the run then ends as
-    "Some failed".
+    "SomeFailed".
 
     Args:
         inputs: Folder, or s3://BUCKET/PREFIX, taken with all below.
@@ -58,5 +58,5 @@ def upscale_catalogue(inputs: str, output: str, model: str = "production", fast:
     if found["failed"] and not found["done"] and not found["skipped"]:
         return Failed(message=f"none could be enlarged: {counts}; the artifact `upscaled` says why")
     if found["failed"]:
-        return Completed(name="Some failed", message=f"{counts}; the artifact `upscaled` says which and why")
+        return Completed(name="SomeFailed", message=f"{counts}; the artifact `upscaled` says which and why")
     return Completed(message=counts)

@@ -58,7 +58,7 @@ def evaluate_and_report(model: str = CHAMPION, pictures: str = INDEX) -> State[A
     scored = ", ".join(f"{name} {show.db(one['psnr_y'])} dB" for name, one in summary["sets"].items())
     told = f"PSNR-Y of {summary['model']['label']}: {scored}"
     if failed:
-        return Completed(name="Some failed", message=f"{told}; some pictures could not be scored, the log says why")
+        return Completed(name="SomeFailed", message=f"{told}; some pictures could not be scored, the log says why")
     return Completed(message=told)
 
 

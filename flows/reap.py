@@ -47,7 +47,9 @@ class Removed:
 
 
 @flow(name="reap")
-def reap(days: Annotated[int, Field(ge=0)] = 14) -> State[Any]:
+def reap(
+    days: Annotated[int, Field(ge=0)] = 14,
+) -> State[Any]:
     """Remove worktrees and processes of runs that are over, and old reports. Checkpoints and branches stay.
 
     Args:

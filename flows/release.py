@@ -29,13 +29,13 @@ from loupe.release.versions import read_alias, read_version
 ALIAS = "production"
 
 
-@flow(name="approve", flow_run_name="approve {run}", validate_parameters=True)
+@flow(name="approve", flow_run_name="approve {run}")
 def approve(run: str, by: str = "", reason: str = "", override: bool = False, branch: str = "main") -> State[Any]:
     """Put the model of a finished run into production, if the gate still finds it better than what is there now.
 
     Args:
-        run: The run that waits for it, such as 20260112-030000-1f2e3d4c: its branch.
-        by: Your name, for the record; whoever asks later finds it in the log.
+        run: The run that waits for it, such as 20260112-030000-1f2e3d4c; the message of its last state ends with it.
+        by: Your name, for the record: whoever asks later finds it in the log.
         reason: A line for the log.
         override: Promote even if the gate refuses; needs a reason.
         branch: What the promotion moves.
@@ -50,13 +50,13 @@ def approve(run: str, by: str = "", reason: str = "", override: bool = False, br
         space.remove()
 
 
-@flow(name="rollback", flow_run_name="rollback to {to}", validate_parameters=True)
+@flow(name="rollback", flow_run_name="rollback to {to}")
 def rollback(to: str = "", by: str = "", reason: str = "") -> State[Any]:
     """Let production name an earlier version again; the branch and the images stay as they are.
 
     Args:
-        to: The version, such as 1.3.0; empty: the one before the present one.
-        by: Your name, for the record; whoever asks later finds it in the log.
+        to: The version, such as 1.3.0; empty for the one before the present one.
+        by: Your name, for the record: whoever asks later finds it in the log.
         reason: A line for the log.
     """
     store = open_store(store_address(Path.cwd()))
@@ -110,7 +110,7 @@ def promotion(space: Workspace, branch: str, *, by: str, reason: str, override: 
 def move_alias(space: Workspace, by: str, reason: str, override: bool) -> dict[str, Any]:
     """The alias on the run's bundle; the event, or the decision where the gate refuses."""
     force = ("--force",) if override else ()
-    told = ("--by", by, "--reason", reason)
+    told = (f"--by={by}", f"--reason={reason}")  # what people fill in is never an option
     answer = space.json("registry", "promote", "--alias", ALIAS, *told, *force, ok=(0, 1))
     attached = answer.get("decision")
     stored = open_store(space.store).read(attached["path"]) if isinstance(attached, dict) else None

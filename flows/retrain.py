@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ class Case:
         return ", ".join(re.sub(r" \([^)]*\)", "", reason) for reason in self.decision.reasons)
 
 
-@flow(name="retrain", flow_run_name="retrain: looking at the inbox", validate_parameters=True)
+@flow(name="retrain", flow_run_name="retrain: looking at the inbox")
 def retrain(
     inbox: str = "inbox",
     profile: Profile = "as committed",
@@ -75,16 +75,16 @@ def retrain(
 ) -> State[Any]:
     """Take in new product images, and train, judge and promote a new model where they are reason enough.
 
-    Ends as Completed, or by a name that says more: NotNeeded, Judged (promote is 'never'), Refused by the gate, or
-    AwaitingApproval. The run works in a git worktree of its own, on the branch retrain/RUN, and never in yours.
+    Ends as Completed with a name that says how: Promoted, AwaitingApproval, Judged, Refused by the gate, or NotNeeded.
+    It works in a git worktree of its own, on the branch retrain/RUN, and never in yours. docs/retraining.md says more.
 
     Args:
-        inbox: New product images: a folder, or s3://BUCKET/PREFIX. It is only read.
-        profile: The recipe. as committed: params.yaml as it is; fine-tune goes on from the model in production; others
-            are files of profiles/.
-        promote: What follows if the gate finds the new model better. auto: it goes into production. ask: it waits for
-            the flow approve. never: only the record is made.
-        force: Train even if neither drift, nor new images, nor age ask for it.
+        inbox: Where new product images are: a folder, or s3://BUCKET/PREFIX. It is only read.
+        profile: The recipe, a file of profiles/. "as committed" takes params.yaml as it is, "fine-tune" goes on from
+            the model in production.
+        promote: What follows if the gate finds the new model better. "auto" puts it into production, "ask" waits for
+            somebody who runs "approve", "never" only makes the record.
+        force: Train even if neither drift, nor new images, nor the age of the model in production ask for it.
         branch: Where the run starts, and what a promotion moves.
     """
     run = f"{flow_run.get_scheduled_start_time():%Y%m%d-%H%M%S}-{str(flow_run.get_id())[:8]}"
@@ -98,7 +98,7 @@ def retrain(
             space.discard()  # the inbox still has what was new; the next run looks at it again
             return Completed(name="NotNeeded", message=reason)
         show.rename(f"retrain: {'forced, ' if reason else ''}{case.words}")
-        keep(space, "Add what the remote needs")
+        keep(space, "Add what the remote needs", computed=False)
         set_recipe(space, profile, case.champion)
         validate(space)
         train(space, case.words)
@@ -144,7 +144,7 @@ def ingest(space: Workspace, inbox: str) -> None:
         return
     found = space.json("ingest", place, "--out", "reports/ingest", ok=(0, 1))
     show.ingest(found)
-    show.links({"Contact sheet of the inbox": publish(space.folder / "reports/ingest", space.run, "ingest")})
+    link(space, "Contact sheet of the inbox", "reports/ingest")
     if found["data_dvc"]["before"] != found["data_dvc"]["after"]:
         space.commit(f"Take in {found['counts']['accepted']} product images")
 
@@ -180,7 +180,7 @@ def decide(space: Workspace) -> Case:
     if drift:
         show.drift(drift, min_batch, decision.reasons)
         if drift["enough"]:
-            show.links({"Drift, fact by fact": publish(space.folder / "reports/drift", space.run, "drift")})
+            link(space, "Drift, fact by fact", "reports/drift")
     return Case(decision, new, champion)
 
 
@@ -230,7 +230,7 @@ def validate(space: Workspace) -> None:
         found, page = space.folder / "metrics/validation.json", space.folder / "reports/validation"
         if found.exists() and page.exists():
             show.validation(json.loads(found.read_text()))
-            show.links({"Validation of all images": publish(page, space.run, "validation")})
+            link(space, "Validation of all images", "reports/validation")
 
 
 @task
@@ -243,9 +243,9 @@ def train(space: Workspace, why: str) -> None:
 
 
 @task(**RETRIES)
-def keep(space: Workspace, message: str) -> None:
+def keep(space: Workspace, message: str, computed: bool = True) -> None:
     """Commit, and data, where other machines find them."""
-    space.push_data()  # first: the files of a remote inside the repository belong to the commit
+    space.push_data(computed=computed)  # first: the files of a remote inside the repository belong to the commit
     space.commit(message)
     space.push_branch()
 
@@ -261,10 +261,17 @@ def remember(space: Workspace, message: str) -> None:
 def evaluate(space: Workspace) -> None:
     """Scores and the report."""
     space.dvc("repro", "evaluate")
+    link(space, "Report", "reports/evaluation", show.evaluation_links)
+
+
+def link(space: Workspace, what: str, folder: str, links: Callable[[str], dict[str, str]] | None = None) -> None:
+    """Publish a report and show where it is. One that cannot be published stops nothing: it can be made again."""
     try:
-        show.links(show.evaluation_links(publish(space.folder / "reports/evaluation", space.run, "report")))
-    except (InputError, OSError) as error:  # scores are there, and the report can be made again
-        get_run_logger().warning("the report could not be published: %s", error)
+        address = publish(space.folder / folder, space.run, Path(folder).name)
+    except (InputError, OSError) as error:
+        get_run_logger().warning("%s could not be published: %s", folder, error)
+    else:
+        show.links(links(address) if links else {what: address})
 
 
 @task

@@ -167,17 +167,18 @@ class Workspace:
         """
         self._transfer("pull", *self._pointers())
 
-    def push_data(self) -> None:
+    def push_data(self, *, computed: bool = True) -> None:
         """Send to the DVC remote what it lacks; to be called before `commit`.
 
-        That is all that the recipe made here, and DVC's memory of runs. A remote inside the repository, as the bundled
-        one, stays small: it receives what .dvc files name alone, and `commit` takes its new files.
+        That is what .dvc files name, and, if it is `computed`, all that the recipe made here, and DVC's memory of runs.
+        A remote inside the repository, as the bundled one, stays small: it receives what .dvc files name alone, and
+        `commit` takes its new files.
 
         Raises:
             UnreachableError: the remote did not answer, or refused.
             ChildError: it is configured wrongly, or the disk is full.
         """
-        self._transfer("push", *(self._pointers() if self._remote_is_inside() else ("--run-cache",)))
+        self._transfer("push", *(self._pointers() if not computed or self._remote_is_inside() else ("--run-cache",)))
 
     def commit(self, message: str, *, empty: bool = False) -> str:
         """Commit what has changed in tracked files, and new files of the recipe's records (NEW).

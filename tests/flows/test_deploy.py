@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.flows.yard import PREFECT, ROOT, Yard, clean_environment, eventually, make_project, running_server
+from tests.flows.yard import PREFECT, ROOT, Yard, eventually, make_project, running_server
 
 from flows.deploy import deployments_of
 
@@ -247,33 +247,6 @@ def test_a_run_that_is_killed_with_its_worker_is_marked_crashed_and_a_living_one
     since = {"occurred": {"since": "2000-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}}
     failed = yard.ask("POST", "/events/filter", {"filter": since | {"event": {"name": [ACTION_FAILED]}}})
     assert failed["events"] == []
-
-
-FORMS = """
-import json
-from pathlib import Path
-
-from prefect.flows import load_flow_from_entrypoint
-from prefect.utilities.callables import parameter_schema
-
-from flows.deploy import deployments_of
-
-forms = {one["name"]: load_flow_from_entrypoint(one["entrypoint"]) for one in deployments_of(Path.cwd())}
-print(json.dumps({name: parameter_schema(flow).model_dump() for name, flow in forms.items()}))
-"""
-
-
-def test_the_form_of_each_of_the_project_s_flows_explains_itself(tmp_path: Path) -> None:
-    """Prefect takes the help from the docstring alone: what a pydantic Field says is dropped."""
-    env = clean_environment(PREFECT_HOME=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", FORMS], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    forms = json.loads(done.stdout)
-    parameters = {f"{name}.{key}": one for name, form in forms.items() for key, one in form["properties"].items()}
-    assert [name for name, one in parameters.items() if not one.get("description")] == []
-    assert parameters["retrain.promote"]["enum"] == ["auto", "ask", "never"]
-    profiles = {path.stem for path in (ROOT / "profiles").glob("*.yaml")}
-    assert set(parameters["retrain.profile"]["enum"]) == {"as committed", *profiles}
 
 
 def test_the_project_s_own_file_is_complete() -> None:

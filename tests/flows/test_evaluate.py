@@ -77,7 +77,7 @@ def test_production_and_what_stands_beside_it(
     write_png(tmp_path / "shoes" / "a.png", picture(3))
     (tmp_path / "shoes" / "torn.png").write_bytes(b"torn")
     beside = evaluate(model=str(tmp_path / "other"), pictures=str(tmp_path / "shoes"))
-    assert (beside.type, beside.name) == ("COMPLETED", "Some failed"), evaluate.log()
+    assert (beside.type, beside.name) == ("COMPLETED", "SomeFailed"), evaluate.log()
     scores = artifacts(beside.run)["scores"]
     assert "shoes" in scores["data"]
     assert "beside the champion, RDN" in scores["description"]
