@@ -292,7 +292,12 @@ def _disk(project: Path) -> Iterator[Finding]:
     outputs = sum(out.get("size", 0) for stage in stages.values() for out in stage.get("outs", []))
     needed, free = 2 * outputs + ROOM, shutil.disk_usage(project).free
     message = f"{free / 1e9:.1f} GB free, a run needs about {needed / 1e9:.1f} GB"
-    yield Finding("disk", free >= needed, message, "make room: dvc gc --workspace, and remove old folders of runs/")
+    yield Finding(
+        "disk",
+        free >= needed,
+        message,
+        "make room: the flow reap, old folders of runs/, dvc gc --all-branches --all-tags",
+    )
 
 
 def lines(findings: list[Finding]) -> list[str]:
