@@ -229,3 +229,15 @@ def test_bench_names_what_there_is(tmp_path: Path) -> None:
     done = loupe("bench", "data", cwd=tmp_path)
     assert done.returncode == 2
     assert "run in the project's root folder" in done.stderr
+
+
+def test_flows_names_what_there_is_and_hands_arguments_on(tmp_path: Path) -> None:
+    assert loupe("flows", cwd=ROOT).stdout.split() == ["deploy", "doctor", "up"]
+    assert "usage: loupe flows up" in loupe("flows", "up", "--help", cwd=ROOT).stdout
+    assert loupe("flows", "up", "--no-such", cwd=ROOT).returncode == 2
+    done = loupe("flows", "nothing", cwd=ROOT)
+    assert done.returncode == 2
+    assert "no flows command 'nothing'; there are deploy, doctor, up" in done.stderr
+    done = loupe("flows", "up", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run in the project's root folder" in done.stderr

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(240)
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     """A small project that has been deployed, with a worker."""
     base = tmp_path_factory.mktemp("doctor")
-    with running_server(base / "home") as env:
+    with running_server(base / "home", LOUPE_REPORTS_URL="http://127.0.0.1:9") as env:  # where nothing answers
         yard = Yard(make_project(base / "project", env), env)
         yard.deploy()
         with yard.worker():
@@ -127,7 +127,11 @@ def test_what_is_wrong_on_this_machine_is_found(yard: Yard, tmp_path: Path) -> N
 
 def test_places_at_s3_are_tried_and_nothing_is_left_there(yard: Yard, s3: S3) -> None:
     env = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
-    env |= {"LOUPE_STORE": f"s3://{s3.bucket}/releases", "LOUPE_REPORTS": f"s3://{s3.bucket}/reports"}
+    env |= {
+        "LOUPE_STORE": f"s3://{s3.bucket}/releases",
+        "LOUPE_REPORTS": f"s3://{s3.bucket}/reports",
+        "LOUPE_REPORTS_URL": "",
+    }
     dvc = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--local", "--default", "far"]
     local = yard.project / ".dvc/config.local"
 

@@ -52,15 +52,20 @@ def marked(mark: str, but: int = 0) -> list[str]:
     return found
 
 
+def free_ports() -> tuple[list[str], list[int]]:
+    """Options for three free ports, and these."""
+    ports = [free_port() for _ in range(3)]
+    names = ("--port", "--tensorboard-port", "--reports-port")
+    return [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))], ports
+
+
 @contextlib.contextmanager
 def started(base: Path, *arguments: str, ready: bool = True) -> Iterator[Running]:
     """`loupe flows up` on free ports in a fresh project; ended afterwards, whatever happens."""
     mark = str(uuid.uuid4())
     env = clean_environment(**{MARK: mark}, PREFECT_WORKER_QUERY_SECONDS="1")
     project = make_project(base / "project", env)
-    ports = [free_port() for _ in range(3)]
-    names = ("--port", "--tensorboard-port", "--reports-port")
-    options = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
+    options, ports = free_ports()
     log = base / "up.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -260,7 +265,7 @@ def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path, option: s
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        command = [sys.executable, "-m", "flows.up", "--port", str(free_port()), option, str(port)]
+        command = [sys.executable, "-m", "flows.up", *free_ports()[0], option, str(port)]
         done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert f"port {port}: Address already in use" in done.stderr
@@ -280,7 +285,7 @@ def test_another_server_in_the_environment_is_no_accident(tmp_path: Path) -> Non
     assert "add --no-server" in up(PREFECT_API_URL="http://127.0.0.1:9/api")
     assert "set PREFECT_API_URL" in up("--no-server")
     assert "no Prefect server at" in up(
-        *("--no-server", "--tensorboard-port", str(free_port()), "--reports-port", str(free_port())),
+        *("--no-server", *free_ports()[0]),
         PREFECT_API_URL="http://127.0.0.1:9/api",
         PREFECT_CLIENT_MAX_RETRIES="0",
     )
