@@ -282,7 +282,9 @@ def automations(client: SyncPrefectClient, silence: int = SILENCE) -> dict[str, 
         description=f"A run without a sign of life for {silence} s has lost its process, its worker or its machine.",
         trigger=EventTrigger(
             after={*map(event, ("heartbeat", *ALIVE))},
-            expect={event("*")},  # of which those of `after` begin the wait anew, and all others end it
+            # Of these, those of `after` begin the wait anew, and all others end it. A sign of life that comes in after
+            # the end of a short run begins a wait for nothing: the server marks no run that has ended.
+            expect={event("*")},
             posture=Posture.Proactive,
             threshold=1,
             within=timedelta(seconds=silence),

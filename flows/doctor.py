@@ -89,19 +89,15 @@ def _server(project: Path) -> Iterator[Finding]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        begun = datetime.now(UTC)
+        address = str(client.api_url).rstrip("/")
         if error := client.api_healthcheck():
-            yield Finding(
-                "server", False, f"none at {str(client.api_url).rstrip('/')}: {error}", "start one: loupe flows up"
-            )
+            yield Finding("server", False, f"none at {address}: {error}", "start one: loupe flows up")
             return
         theirs, ours = client.api_version(), prefect.__version__
         mend = "install the same release of Prefect on both sides"
-        yield Finding(
-            "server", _minor(theirs) == _minor(ours), f"{client.api_url}, Prefect {theirs}, here {ours}", mend
-        )
+        yield Finding("server", _minor(theirs) == _minor(ours), f"{address}, Prefect {theirs}, here {ours}", mend)
         told = client.request("GET", "/health").headers.get("date")
-        off = abs((parsedate_to_datetime(told) - begun).total_seconds()) if told else 0.0
+        off = abs((parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()) if told else 0.0
         yield Finding(
             "clock", off < CLOCK, f"{off:.0f} s between the server and here", "let both follow one time server"
         )
@@ -296,7 +292,12 @@ def _disk(project: Path) -> Iterator[Finding]:
     outputs = sum(out.get("size", 0) for stage in stages.values() for out in stage.get("outs", []))
     needed, free = 2 * outputs + ROOM, shutil.disk_usage(project).free
     message = f"{free / 1e9:.1f} GB free, a run needs about {needed / 1e9:.1f} GB"
-    yield Finding("disk", free >= needed, message, "make room: dvc gc --workspace, and remove old folders of runs/")
+    yield Finding(
+        "disk",
+        free >= needed,
+        message,
+        "make room: the flow reap, old folders of runs/, dvc gc --all-branches --all-tags",
+    )
 
 
 def lines(findings: list[Finding]) -> list[str]:

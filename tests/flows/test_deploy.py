@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,13 +184,11 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
-ALERTS = """
-import sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-
-block = CustomWebhookNotificationBlock(name="shop", url=sys.argv[1], json_data={"text": "{{subject}}\\n{{body}}"})
-block.save("loupe-alerts", overwrite=True)
-"""
+def shown(end: str) -> str:
+    """The program that docs/operations.md gives to the shell between two such words."""
+    match = re.search(f"<<'{end}'\n(.*?)\n{end}\n", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    assert match
+    return match[1]
 
 
 def test_people_are_told_of_runs_that_fail_or_are_refused(yard: Yard, worker: None) -> None:
@@ -199,7 +198,7 @@ def test_people_are_told_of_runs_that_fail_or_are_refused(yard: Yard, worker: No
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/"
-        make = [sys.executable, "-c", ALERTS, url]
+        make = [sys.executable, "-c", shown("END").replace("https://HOOK", url)]
         subprocess.run(make, cwd=yard.project, env=yard.env, check=True, timeout=60, capture_output=True)
         assert "made the automation 'loupe: tell people'" in yard.deploy()
         runs = {name: yard.start(name) for name in ("fail", "refuse", "note")}
@@ -232,6 +231,8 @@ def test_a_run_that_is_killed_with_its_worker_is_marked_crashed_and_a_living_one
     yard.deploy("--silence", "40")
     place = yard.project / "lingers.txt"
     with yard.worker() as first:
+        refused = yard.start("refuse")
+        assert yard.ends(refused) == "Refused"
         killed = yard.start("linger")
         number = int(eventually(lambda: place.read_text() if place.exists() else "", 60.0))
         os.killpg(first.pid, signal.SIGKILL)
@@ -241,6 +242,7 @@ def test_a_run_that_is_killed_with_its_worker_is_marked_crashed_and_a_living_one
         assert yard.ends(killed, 90.0) == "Crashed"
         assert "no sign of life" in yard.ask("GET", f"/flow_runs/{killed}")["state"]["message"]
         assert yard.ends(living) == "Completed"
+    assert yard.state(refused) == "Refused"  # an end by a name of its own is one, too
 
 
 def test_the_project_s_own_file_is_complete() -> None:
@@ -249,6 +251,8 @@ def test_the_project_s_own_file_is_complete() -> None:
     for entry in entries.values():
         assert "loupe" in entry["tags"]
         assert entry["work_pool"] == {"name": "loupe"}
+        file, function = entry["entrypoint"].split(":")
+        assert f"def {function}(" in (ROOT / file).read_text()
         assert all(schedule["slug"] and schedule["timezone"] == "UTC" for schedule in entry.get("schedules", []))
     assert entries["retrain"]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     assert entries["retrain"]["triggers"][0]["parameters"] == {"inbox": "{{ event.payload.inbox }}"}
