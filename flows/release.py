@@ -12,7 +12,6 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.transactions import Transaction, transaction
@@ -67,7 +66,7 @@ def rollback(to: str = "", by: str = "", reason: str = "") -> State[Any]:
         by=by or "rollback",
         reason=reason,
         alias=ALIAS,
-        say=get_run_logger().info,
+        say=show.log,
     )
     show.rename(f"rollback to {event.version}")
     version = read_version(store, event.version)
@@ -79,7 +78,7 @@ def rollback(to: str = "", by: str = "", reason: str = "") -> State[Any]:
 @task(**RETRIES)
 def reopened(run: str) -> Workspace:
     """The worktree of a run that has ended."""
-    space = reopen(Path.cwd(), run, get_run_logger().info, owner=str(flow_run.get_id()))
+    space = reopen(Path.cwd(), run, show.log, owner=str(flow_run.get_id()))
     space.fetch()
     return space
 
@@ -143,7 +142,7 @@ def move_branch(space: Workspace, branch: str) -> str:
 @task(**RETRIES)
 def publish_tags(project: Path) -> None:
     """The record in git where others see it."""
-    push_tags(project, get_run_logger().info)
+    push_tags(project, show.log)
 
 
 def shown(space: Workspace, decision: dict[str, Any]) -> None:

@@ -126,7 +126,7 @@ def workspace(run: str, branch: str) -> Iterator[Workspace]:
 @task(**RETRIES)
 def prepare(run: str, branch: str) -> Workspace:
     """A worktree with the product images and the champion's weights in it."""
-    project, say, owner = Path.cwd(), get_run_logger().info, str(flow_run.get_id())
+    project, say, owner = Path.cwd(), show.log, str(flow_run.get_id())
     if is_open(project, run):  # a second attempt, or Prefect starts a run again that has crashed
         space = reopen(project, run, say, owner=owner)
     else:

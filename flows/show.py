@@ -413,6 +413,11 @@ def _page(*parts: str) -> str:
 # ------------------------------------------------------------------------------------------------ Prefect
 
 
+def log(line: str) -> None:
+    """A line in the log of whatever runs at this moment, a task or the flow."""
+    get_run_logger().info("%s", line)
+
+
 def rename(name: str) -> None:
     """Give this flow run a name that says what it does and why: that is what the list of runs shows."""
     with _whatever_the_server_says("the name"), get_client(sync_client=True) as client:

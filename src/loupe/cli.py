@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -597,7 +597,7 @@ def main() -> None:
     exit_as_loupe(app)
 
 
-def exit_as_loupe(command: Callable[[], object]) -> None:
+def exit_as_loupe(command: Callable[[], Any]) -> None:
     """Run a command and end the process with its exit code; what people can mend is said in a sentence."""
     try:
         sys.exit(command())

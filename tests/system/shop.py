@@ -226,11 +226,24 @@ class Shop:
             shown[key] = f"{shown[key]}\n{text}" if key == "links" and key in shown else shown.get(key, text)
         return shown
 
+    def log(self, run: str) -> str:
+        """All lines that a run logged."""
+        lines: list[str] = []
+        while True:
+            body = {
+                "logs": {"flow_run_id": {"any_": [run]}},
+                "limit": 200,
+                "offset": len(lines),
+                "sort": "TIMESTAMP_ASC",
+            }
+            found = self.ask("POST", "logs/filter", body)
+            lines += [line["message"] for line in found]
+            if len(found) < 200:
+                return "\n".join(lines)
+
     def story(self, run: str) -> str:
-        """What a run logged, for messages of tests."""
-        lines = self.ask("POST", "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
-        told = "\n".join(line["message"] for line in lines[-80:])
-        return f"{self.state(run)['state']}\n{told}\n{self.logs()}"
+        """How a run ended and what it logged last, for messages of tests."""
+        return f"{self.state(run)['state']}\n{self.log(run)[-8000:]}\n{self.logs()}"
 
 
 def until(seconds: float, true: Callable[[], object], story: Callable[[], str]) -> None:

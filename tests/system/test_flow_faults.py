@@ -180,7 +180,7 @@ def test_a_cancelled_training_leaves_a_checkpoint_and_the_next_run_goes_on(shop:
     until(60, lambda: not children(shop), lambda: shop.story(run))
     assert list((shop.folder / "runs").glob("*/checkpoint-*.pt"))
     again = shop.begin("retrain", promote="never")
-    until(RUN, lambda: "going on from step" in shop.story(again), lambda: shop.story(again))
+    until(RUN, lambda: "going on from step" in shop.log(again), lambda: shop.story(again))
     cancel(shop, again)
     until(60, lambda: not children(shop), lambda: shop.story(again))
 
@@ -193,7 +193,7 @@ def test_a_killed_worker_ends_its_run_and_with_the_next_one_training_goes_on(sho
     until(60, lambda: not children(shop), lambda: shop.story(run))
     again = shop.finish("retrain", promote="never")
     assert again["state_name"] == "Judged", shop.story(again["id"])
-    assert "going on from step" in shop.story(again["id"])
+    assert "going on from step" in shop.log(again["id"])
 
 
 def test_a_server_that_comes_back_hears_the_end(shop: Shop) -> None:
@@ -207,7 +207,7 @@ def test_a_remote_that_is_away_for_a_while_is_waited_for(shop: Shop, door: Door)
     run = train(shop, SHORT)
     door.shut()
     try:
-        until(RUN, lambda: "will start" in shop.story(run), lambda: shop.story(run))
+        until(RUN, lambda: "will start" in shop.log(run), lambda: shop.story(run))
     finally:
         door.open()
     ended = shop.end_of(run)
@@ -247,7 +247,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(shop: Shop) -> None:
     process.rlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a full disk is to it: its next checkpoint fails
     ended = shop.end_of(run)
     assert ended["state_type"] == "FAILED", shop.story(run)
-    assert "cannot write a checkpoint" in shop.story(run)
+    assert "cannot write a checkpoint" in shop.log(run)
     again = shop.begin("retrain", promote="never")
-    until(RUN, lambda: "going on from step" in shop.story(again), lambda: shop.story(again))
+    until(RUN, lambda: "going on from step" in shop.log(again), lambda: shop.story(again))
     cancel(shop, again)
