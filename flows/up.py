@@ -52,7 +52,7 @@ GRACE = 60  # seconds for a run to end what it started, and to say so
 PAUSES = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds before a service is started again
 STEADY = 300.0  # seconds of running that make up for earlier deaths
 LOOK = 0.5  # seconds between two looks at the services
-LOG_BYTES = 10_000_000  # of a log that is put aside at the next start
+LOG_BYTES = 10_000_000  # of a log, at most, when a service is started
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 Say = Callable[[str], object]
@@ -97,7 +97,9 @@ class Service:
             return log.read().decode(errors="replace")
 
     def start(self) -> None:
-        """Start it."""
+        """Start it. A log that has grown long is put aside first."""
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as log:
             self.logged = log.tell()
             self.process = subprocess.Popen(
@@ -450,7 +452,10 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    return up(project_here(), ports, not arguments.no_server, arguments.once_ready, say)
+    try:
+        return up(project_here(), ports, not arguments.no_server, arguments.once_ready, say)
+    except Interrupted:  # a further Ctrl-C: what has not ended yet ends with this process
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":
