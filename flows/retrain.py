@@ -279,6 +279,7 @@ def package(space: Workspace) -> None:
     """What the serving team would receive."""
     space.dvc("repro", "package")
     keep(space, "Evaluate and package")
+    show.record(space.git("rev-parse", "HEAD").strip(), space.folder)
 
 
 def waiting(run: str, decision: dict[str, Any], promote: Promote) -> State[Any]:
@@ -287,7 +288,7 @@ def waiting(run: str, decision: dict[str, Any], promote: Promote) -> State[Any]:
         return Completed(name="Refused", message=verdict(decision))
     if promote == "never":
         return Completed(name="Judged", message=verdict(decision))
-    return Completed(name="AwaitingApproval", message=f"{verdict(decision)} To put it into production: approve {run}")
+    return Completed(name="AwaitingApproval", message=f"{verdict(decision)}. To put it into production: approve {run}")
 
 
 if __name__ == "__main__":
