@@ -51,8 +51,15 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         assert "24" in shown["ingest"]
         assert alias(shop)["version"] == "1.0.0"
 
-        # 3. a person approves; training went on from version 1.0.0, as the record tells
+        # 3. a person approves while nothing can be pushed to origin: the alias, which has moved by then, goes back
         branch = run["state"]["message"].rsplit(" ", 1)[-1]
+        shop.git("remote", "set-url", "--push", "origin", str(shop.folder / "gone.git"))
+        run = shop.finish("approve", run=branch, by="Ada")
+        assert run["state_type"] == "FAILED", shop.story(run["id"])
+        assert (alias(shop)["version"], alias(shop)["event"]) == ("1.0.0", "rollback")
+        shop.git("remote", "set-url", "--push", "origin", str(shop.origin))
+
+        # 4. and again; training went on from version 1.0.0, as the record tells
         run = shop.finish("approve", run=branch, by="Ada", reason="looks good")
         assert run["state_name"] == "Promoted", shop.story(run["id"])
         moved = alias(shop)
@@ -66,7 +73,7 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         assert "init: champion/1.0.0" in params
         assert shop.is_untouched()
 
-        # 4. the same images again start nothing, and a run by hand sees that nothing is new
+        # 5. the same images again start nothing, and a run by hand sees that nothing is new
         photographs(shop.folder / "data/photos", shop.folder / "inbox", 24)
         shop.finish("watch-inbox", settle=0)
         run = shop.finish("retrain")
@@ -74,7 +81,7 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         assert "no new images" in run["name"]
         assert len(shop.runs_of("retrain")) == 3
 
-        # 5. a worse recipe is refused, on record, and is not tried twice
+        # 6. a worse recipe is refused, on record, and is not tried twice
         shop.update()
         shop.settings("train.init=null", "train.steps=2", "train.validate_every=2", "retrain.new_images=1")
         photographs(shop.folder / "data/photos", shop.folder / "inbox", 3, first=24)
@@ -86,12 +93,12 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         assert run["state_name"] == "NotNeeded", shop.story(run["id"])
         assert "judged before" in run["name"]
 
-        # 6. and back
+        # 7. and back
         run = shop.finish("rollback", reason="edges look odd", by="Ada")
         assert run["state_name"] == "RolledBack", shop.story(run["id"])
         assert alias(shop)["version"] == "1.0.0"
-        assert shop.git("ls-remote", "origin", "refs/tags/rdn-x2#production#3")
+        assert shop.git("ls-remote", "origin", "refs/tags/rdn-x2#production#5")
     history = json.loads(shop.run("loupe", "registry", "history", "--json"))
-    assert [event["event"] for event in history] == ["promote", "promote", "rollback"]
+    assert [event["event"] for event in history] == ["promote", "promote", "rollback", "promote", "rollback"]
     assert "all is well" in shop.run("loupe", "registry", "verify")
     assert not list((shop.folder / ".cache/flows/worktrees").glob("*")), "every run has taken its worktree away"
