@@ -103,7 +103,7 @@ class Service:
         with self.log.open("ab") as log:
             self.logged = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, str(SUPERVISOR), "--", *self.command],
+                [sys.executable, "-I", "-S", str(SUPERVISOR), "--", *self.command],  # see child.py
                 cwd=self.project,
                 env=self.environment,
                 stdin=subprocess.PIPE,  # no other process holds its other end: the service ends with this one
