@@ -17,10 +17,11 @@ from prefect.states import Completed
 
 from flows import child, show
 from flows.publish import publish
+from flows.settings import FOLDER
 from loupe.errors import InputError
 from loupe.named import STORE, model_at
 
-WORK = Path(".cache/flows/evaluations")
+WORK = FOLDER / "evaluations"
 INDEX = "index"
 CHAMPION = "production"
 

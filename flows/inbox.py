@@ -27,13 +27,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.settings import FOLDER
 from loupe.imaging.files import atomic_file
 from loupe.quality.inbox import digest_of, list_s3, looks_like_picture, read_folder
 from loupe.s3 import SCHEME
 from loupe.threads import in_order
 
 EVENT = "loupe.products.landed"
-MEMORY = Path(".cache/flows/inbox")
+MEMORY = FOLDER / "inbox"
 
 Stamp = tuple[int, int, int]  # size, and when the content and when anything else of a file changed last
 

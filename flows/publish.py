@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flows.serve import TYPES, UNKNOWN
-from flows.settings import LOOPBACK, REPORTS_PORT
+from flows.settings import FOLDER, LOOPBACK, REPORTS_PORT
 from loupe.errors import InputError
 from loupe.imaging.files import atomic_folder
 from loupe.names import leads_out, printable, safe_name
 from loupe.s3 import SCHEME, connect, split
 from loupe.threads import in_order
 
-PLACE = Path(".cache/flows/reports")
+PLACE = FOLDER / "reports"
 PAGE = "index.html"
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"  # of an address: a run, or a report
 KINDS = TYPES | {".zip": "application/zip"}

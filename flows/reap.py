@@ -31,7 +31,8 @@ from tabulate import tabulate
 
 from flows._supervise import UNKILLABLE
 from flows.child import grace
-from flows.workspace import FOLDER, NAME, Owner, locate, owner_file, read_owner
+from flows.settings import FOLDER
+from flows.workspace import NAME, Owner, locate, owner_file, read_owner
 from loupe.errors import InputError
 
 SETTLED = timedelta(minutes=2)  # what has just ended may still be tidying up, what has just begun has no owner yet

@@ -20,6 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from loupe.errors import InputError
 
+FOLDER = Path(".cache/flows")  # of everything that flows keep, below the project
 PORT = 4200  # of the Prefect server, as everywhere
 REPORTS_PORT = 4210
 TENSORBOARD_PORT = 6006
@@ -50,7 +51,7 @@ def project_here() -> Path:
 
 def folder_of(project: Path) -> Path:
     """The folder that holds all that flows leave on this machine."""
-    return project / ".cache" / "flows"
+    return project / FOLDER
 
 
 def up_file(project: Path) -> Path:

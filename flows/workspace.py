@@ -28,11 +28,11 @@ import psutil
 
 from flows import child
 from flows.child import ChildError
+from flows.settings import FOLDER
 from loupe.errors import InputError
 from loupe.named import STORE
 from loupe.release.tags import ARTIFACT, FOREIGN, Tags
 
-FOLDER = Path(".cache/flows")  # of everything that flows keep, below the project
 REMOTE = "origin"
 NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, and for a branch
 NEW = ("dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
