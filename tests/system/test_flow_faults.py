@@ -133,8 +133,9 @@ def command(process: psutil.Process) -> str:
 
 
 def trainer(shop: Shop) -> psutil.Process | None:
-    """The process that trains."""
-    return next((one for one in children(shop) if command(one).endswith("python -m loupe.stages.train")), None)
+    """The process that trains, which is not the shell that DVC starts it with; some shells stay."""
+    found = [one for one in children(shop) if command(one).endswith("python -m loupe.stages.train")]
+    return next((one for one in found if "sh -c" not in command(one)), None)
 
 
 def service(shop: Shop, words: str) -> psutil.Process | None:
