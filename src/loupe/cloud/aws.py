@@ -1,0 +1,73 @@
+"""The way to AWS: clients that are patient where that helps, and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from loupe.errors import InputError
+from loupe.s3 import error_code
+
+SECONDS = 30.0  # without an answer, until a request counts as lost
+TRIES = 8  # of a request that was throttled, or lost, with longer and longer pauses
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+UNKNOWN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId")
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+
+
+class CredentialsError(InputError):
+    """AWS does not know, or no longer accepts, who is asking."""
+
+
+def client(service: str) -> Any:
+    """A client of an AWS service with the credentials, region and endpoint (AWS_ENDPOINT_URL) of the AWS CLI.
+
+    Throttled and lost requests are tried again with growing pauses, AWS_MAX_ATTEMPTS times (8). Threads may share it.
+
+    Raises:
+        InputError: boto3 is missing, or no region is set.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise InputError("training on EC2 needs the extra `s3`: pip install 'loupe[pipeline,s3]'") from None
+    retries = {"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))}
+    patient = Config(connect_timeout=10, read_timeout=SECONDS, retries=retries)
+    try:
+        return boto3.client(service, config=patient)
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(f"AWS: {error}; set AWS_DEFAULT_REGION, and see `aws configure list`") from None
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Within the block errors of AWS become sentences.
+
+    Args:
+        what: was tried, such as "launching a machine".
+
+    Raises:
+        CredentialsError: the credentials are missing, unknown or have expired.
+        InputError: AWS did not answer, or refused.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError:
+        raise CredentialsError(f"{what}: there are no AWS credentials; run `aws configure`, or log in") from None
+    except ClientError as error:
+        code, words = error_code(error), error.response.get("Error", {}).get("Message", "")
+        if code in EXPIRED:
+            raise CredentialsError(f"{what}: the AWS credentials have expired; log in again, then repeat") from None
+        if code in UNKNOWN:
+            raise CredentialsError(f"{what}: AWS does not know these credentials ({code}); log in again") from None
+        if code in DENIED:
+            raise InputError(f"{what}: AWS refused ({words or code}); is this role the launcher's?") from None
+        raise InputError(f"{what}: {code}: {words}") from None
+    except BotoCoreError as error:
+        raise InputError(f"{what}: AWS does not answer: {error}") from None
