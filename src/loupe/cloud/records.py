@@ -166,7 +166,8 @@ class Rung:
 class Instance:
     """A machine as EC2 describes it. run, attempt, deadline: from its tags; empty or 0 where it has none.
 
-    state: pending, running, shutting-down, terminated, stopping or stopped.
+    state: pending, running, shutting-down, terminated, stopping or stopped. reason: why it is in that state, where EC2
+    says so. ended: since when it is being ended or stopped, as `now`; EC2 does not always say that.
     """
 
     id: str
@@ -179,3 +180,4 @@ class Instance:
     launched: datetime
     deadline: str
     reason: str = ""
+    ended: str = ""
