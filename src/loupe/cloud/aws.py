@@ -15,10 +15,15 @@ TRIES = 8  # of a request that was throttled, or lost, with longer and longer pa
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 UNKNOWN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId")
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+BUSY = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")
 
 
 class CredentialsError(InputError):
     """AWS does not know, or no longer accepts, who is asking."""
+
+
+class UnreachableError(InputError):
+    """AWS did not answer, or had too much to do, all tries long: later it may."""
 
 
 def client(service: str) -> Any:
@@ -52,8 +57,11 @@ def told(what: str) -> Iterator[None]:
 
     Raises:
         CredentialsError: the credentials are missing, unknown or have expired.
-        InputError: AWS did not answer, or refused.
+        UnreachableError: AWS did not answer, or is too busy.
+        InputError: AWS refused.
     """
+    from boto3.exceptions import Boto3Error
+    from boto3.s3.transfer import S3TransferRetriesExceededError
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
@@ -68,6 +76,8 @@ def told(what: str) -> Iterator[None]:
             raise CredentialsError(f"{what}: AWS does not know these credentials ({code}); log in again") from None
         if code in DENIED:
             raise InputError(f"{what}: AWS refused ({words or code}); is this role the launcher's?") from None
-        raise InputError(f"{what}: {code}: {words}") from None
-    except BotoCoreError as error:
-        raise InputError(f"{what}: AWS does not answer: {error}") from None
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        kind = UnreachableError if status >= 500 or code in BUSY else InputError
+        raise kind(f"{what}: {code}: {words}") from None
+    except (BotoCoreError, Boto3Error, S3TransferRetriesExceededError) as error:
+        raise UnreachableError(f"{what}: AWS does not answer: {error}") from None

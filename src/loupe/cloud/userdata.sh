@@ -1,0 +1,25 @@
+#!/bin/bash
+shutdown -h +@MINUTES@
+# A machine that trains. It ends by the line above, whatever happens, and by the trap as soon as it has nothing to do;
+# ending means that it is terminated. It holds no secret: its rights are those of its instance profile.
+trap 'shutdown -h now' EXIT
+child=
+trap '[ -n "$child" ] && kill -TERM "$child" || exit 143' TERM
+set -uo pipefail
+export LOUPE_STOP_AT=$(($(date +%s) + @SECONDS@))
+export LOUPE_HOME="${LOUPE_HOME:-/opt/loupe}"
+export AWS_DEFAULT_REGION='@REGION@'
+export HOME="${HOME:-/root}"
+mkdir -p "$LOUPE_HOME"
+exec > >(tee -a "$LOUPE_HOME/boot.log") 2>&1
+
+script="$LOUPE_HOME/bootstrap.py"
+for pause in 2 4 8 16 32 0; do
+  aws s3 cp --only-show-errors 's3://@BUCKET@/@BOOTSTRAP@.py' "$script" && break
+  sleep "$pause"
+done
+echo '@SHA256@  '"$script" | sha256sum --check --quiet || exit 1
+
+python3 "$script" --bucket '@BUCKET@' --prefix '@PREFIX@' --run '@RUN@' --attempt @ATTEMPT@ &
+child=$!
+wait "$child" || wait "$child"
