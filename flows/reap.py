@@ -2,13 +2,16 @@
 
 A run that ends in an orderly way leaves nothing. After a power cut, or `kill -9` of all at once, it may leave a
 worktree and processes. They stay while the Prefect flow run is not in a final state: it may run, wait for a person, or
-be tried again. Checkpoints in runs/, branches and DVC's cache are never touched.
+be tried again. Checkpoints in runs/, branches and DVC's cache are never touched. Where machines were ever rented from
+here, those are ended that are past their deadline, or that nobody watches any more.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -30,9 +33,10 @@ from pydantic import Field
 from tabulate import tabulate
 
 from flows._supervise import UNKILLABLE
-from flows.child import grace
+from flows.child import grace, run
 from flows.settings import FOLDER
 from flows.workspace import NAME, Owner, locate, owner_file, read_owner
+from loupe.cli_ec2 import rented_here
 from loupe.errors import InputError
 
 SETTLED = timedelta(minutes=2)  # what has just ended may still be tidying up, what has just begun has no owner yet
@@ -51,7 +55,9 @@ class Removed:
 def reap(
     days: Annotated[int, Field(ge=0)] = 14,
 ) -> State[Any]:
-    """Remove worktrees and processes of runs that are over, and old reports. Checkpoints and branches stay.
+    """Remove worktrees, processes and rented machines of runs that are over, and old reports.
+
+    Checkpoints and branches stay.
 
     Args:
         days: How long published reports are kept on this machine.
@@ -60,26 +66,48 @@ def reap(
     removed: list[Removed] = []
     failures: list[str] = []
     processes = running(project, now)
-    for run in sorted({*worktrees(project), *processes}):
-        owner = read_owner(project, run)
-        why = why_over(owner, flow_state(owner), last_touched(project, run), now)
+    for name in sorted({*worktrees(project), *processes}):
+        owner = read_owner(project, name)
+        why = why_over(owner, flow_state(owner), last_touched(project, name), now)
         if not why:
             continue
         try:
-            if ended := end(processes.get(run, ())):
-                removed.append(Removed("processes", run, f"{', '.join(ended)}: {why}"))
-            if run in worktrees(project):
-                locate(project, run, get_run_logger().info).remove()
-                removed.append(Removed("worktree", run, why))
+            if ended := end(processes.get(name, ())):
+                removed.append(Removed("processes", name, f"{', '.join(ended)}: {why}"))
+            if name in worktrees(project):
+                locate(project, name, get_run_logger().info).remove()
+                removed.append(Removed("worktree", name, why))
         except (InputError, OSError) as error:
-            failures.append(f"{run}: {error}")
+            failures.append(f"{name}: {error}")
     for report in old_reports(project / FOLDER / "reports", now - timedelta(days=days)):
         try:
             shutil.rmtree(report)
             removed.append(Removed("report", report.name, f"older than {days} days"))
         except OSError as error:
             failures.append(f"{report}: {error}")
+    try:
+        removed += machines(project)
+    except InputError as error:
+        failures.append(str(error))
     return told(removed, failures)
+
+
+def machines(project: Path) -> list[Removed]:
+    """End rented machines that nobody needs, if any were ever rented from here; see `loupe ec2 reap`.
+
+    Raises:
+        InputError: AWS does not answer, or refuses.
+    """
+    if not rented_here(project).is_dir():
+        return []
+    command = [sys.executable, "-m", "loupe.cli", "ec2", "reap", "--json"]
+    found = json.loads(run(command, cwd=project, say=get_run_logger().info, ok=(0, 1), echo=False))
+    for disk in found["left"]:
+        get_run_logger().warning("left at EC2: %s %s, %s GiB; delete it", disk["kind"], disk["id"], disk["gib"])
+    if failed := [f"{one['id']}: {one['why']}" for one in found["machines"] if one["outcome"] == "failed"]:
+        raise InputError("machines could not be ended: " + "; ".join(failed))
+    ended = [one for one in found["machines"] if one["outcome"] == "ended"]
+    return [Removed("machine", one["run"] or one["id"], f"{one['id']}: {one['why']}") for one in ended]
 
 
 def told(removed: Sequence[Removed], failures: Sequence[str]) -> State[Any]:

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +35,14 @@ from loupe.errors import InputError
 from loupe.params import load_params
 from loupe.quality.decision import Decision, RetrainLimits, should_retrain
 from loupe.quality.table import read_table, write_table
+from loupe.release.lineage import COST
 from loupe.release.store import open_store
 from loupe.release.versions import TIME, Event, read_alias, read_version
 
 AS_COMMITTED = "as committed"
 Profile = Literal["as committed", "sample", "fine-tune", "small", "loupe", "large", "paper", "div2k", "smoke"]
 Promote = Literal["auto", "ask", "never"]
+Compute = Literal["local", "ec2"]
 TABLES = Path(".cache/facts")  # of the worktree
 CHAMPION = Path("champion")  # champion/VERSION, tracked by champion.dvc: what training starts from is data, too
 NETWORK = ("model.safetensors", "config.json")
@@ -68,6 +70,7 @@ class Case:
 @flow(name="retrain", flow_run_name="retrain: looking at the inbox")
 def retrain(
     inbox: str = "inbox",
+    compute: Compute = "local",
     profile: Profile = "as committed",
     promote: Promote = "ask",
     force: bool = False,
@@ -80,6 +83,8 @@ def retrain(
 
     Args:
         inbox: Where new product images are: a folder, or s3://BUCKET/PREFIX. It is only read.
+        compute: Where the network is trained. "local" is the machine of the worker, "ec2" one with a GPU that is rented
+            at AWS for as long as that takes; ec2.yaml says which it may be, and what it may cost.
         profile: The recipe, a file of profiles/. "as committed" takes params.yaml as it is, "fine-tune" goes on from
             the model in production.
         promote: What follows if the gate finds the new model better. "auto" puts it into production, "ask" waits for
@@ -101,7 +106,7 @@ def retrain(
         keep(space, "Add what the remote needs", computed=False)
         set_recipe(space, profile, case.champion)
         validate(space)
-        train(space, case.words)
+        space = train(space, case.words, compute)
         evaluate(space)
         package(space)
         if promote == "auto":
@@ -234,12 +239,23 @@ def validate(space: Workspace) -> None:
 
 
 @task
-def train(space: Workspace, why: str) -> None:
-    """The network, kept as soon as it is there: committed, and pushed where the remote takes models."""
+def train(space: Workspace, why: str, compute: Compute) -> Workspace:
+    """The network, kept as soon as it is there: committed, and pushed where the remote takes models.
+
+    Returns:
+        The workspace, whose commands know what a rented machine has cost.
+    """
     recipe = load_params(space.folder / "params.yaml").train
     with show.Progress("training", "training", recipe.validate_every) as progress:
-        space.told(progress.feed).dvc("repro", "train")
+        listening = space.told(progress.feed)
+        if compute == "ec2":
+            found = listening.json("ec2", "launch", "--no-rest")
+            show.machines(found)
+            space = replace(space, facts={COST: f"{found['usd']:.4f}"})
+        else:
+            listening.dvc("repro", "train")
     keep(space, f"Train: {why}")
+    return space
 
 
 @task(**RETRIES)

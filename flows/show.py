@@ -114,6 +114,26 @@ def _up(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def machines(found: Found) -> None:
+    """Artifact `machines`: what `loupe ec2 launch --json` rented, and what that cost."""
+    _show("machines", machines_markdown(found))
+
+
+def machines_markdown(found: Found) -> str:
+    """The cost beside the estimate, and all machines with how they ended."""
+    rows = [
+        (code(one["instance"]), one["type"], one["market"], one["zone"], f"{one['price']:.3f}", one["began"],
+         one["ended"], text(one["outcome"]))
+        for one in found["attempts"]
+        if one["instance"]
+    ]  # fmt: skip
+    heads = ["machine", "type", "market", "zone", "USD an hour", "launched", "ended", "how"]
+    if not rows:
+        return _page("**No machine was needed**: the same had been trained before.")
+    cost = f"**{found['usd']:.2f} USD** for training on EC2; estimated were {found['estimate']['usd']:.2f}."
+    return _page(cost, _table(heads, rows, "llllrlll"))
+
+
 # ------------------------------------------------------------------------------------------------ data
 
 

@@ -19,8 +19,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Workspace:
     """A run's checkout; from `open_workspace` or `reopen`.
 
     project: the folder that people work in. folder: the worktree. run: the run's name. branch: its branch. say:
-    receives the lines that commands print.
+    receives the lines that commands print. facts: environment variables of commands, beside those of `environment`.
     """
 
     project: Path
@@ -91,6 +91,7 @@ class Workspace:
     run: str
     branch: str
     say: Say
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def told(self, listen: Say) -> Workspace:
         """The same, but `listen` hears the lines of commands, too."""
@@ -145,6 +146,7 @@ class Workspace:
             "DVC_NO_ANALYTICS": "1",
             "DO_NOT_TRACK": "1",
             "GIT_CEILING_DIRECTORIES": str(self.folder.parent),  # in a broken worktree git must not find the project
+            **self.facts,
         }
 
     @property

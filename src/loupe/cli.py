@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from loupe.cli_ec2 import app as ec2
 from loupe.cli_registry import app as registry
 from loupe.errors import InputError
 from loupe.named import model_at
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(registry, name="registry")
+app.add_typer(ec2, name="ec2")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
 MODELS = "A bundle, a model's folder, an ONNX file, or an alias such as production; else bundle/ or models/ here."

@@ -395,3 +395,16 @@ def test_without_a_server_the_run_goes_on(prefect_env: dict[str, str], tmp_path:
         command, cwd=tmp_path, env=prefect_env | paths | env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "went on\n", done.stderr
+
+
+def test_machines_are_shown_with_what_they_cost() -> None:
+    attempt = {
+        "instance": "i-1", "type": "g5.xlarge", "market": "spot", "zone": "us-east-1a", "price": 0.4,
+        "began": "2026-01-31T12:00:00Z", "ended": "2026-01-31T13:00:00Z", "outcome": "done <b>",
+    }  # fmt: skip
+    asked = attempt | {"instance": "", "outcome": "no capacity"}
+    shown = show.machines_markdown({"usd": 0.4, "attempts": [asked, attempt], "estimate": {"usd": 1.25}})
+    assert shown.startswith("**0.40 USD** for training on EC2; estimated were 1.25.")
+    assert shown.count("g5.xlarge") == 1
+    assert "<b>" not in shown
+    assert "No machine" in show.machines_markdown({"usd": 0.0, "attempts": [], "estimate": None})

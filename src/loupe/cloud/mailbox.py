@@ -75,9 +75,16 @@ class Mailbox:
         Raises:
             InputError: there is no such run.
         """
+        order = self.find_order()
+        if order is None:
+            raise InputError(f"{self.address('order.json')}: there is no run {self.run} here")
+        return order
+
+    def find_order(self) -> Order | None:
+        """What is to be computed; None if there is no such run yet."""
         data = self._read("order.json")
         if data is None:
-            raise InputError(f"{self.address('order.json')}: there is no run {self.run} here")
+            return None
         order = Order.from_json(data, self.address("order.json"))
         return replace(order, tracked=tuple(order.tracked))
 
@@ -135,6 +142,10 @@ class Mailbox:
             lines += (self._read(name) or b"").decode(errors="replace").split("\n")[:-1]
             cursor = name
         return lines, cursor
+
+    def log_end(self) -> str:
+        """The place after all that has been logged so far."""
+        return max(self._names("log/"), default="")
 
     def write_result(self, result: Result) -> None:
         """Say that all is done, after its files."""

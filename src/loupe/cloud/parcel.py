@@ -251,6 +251,17 @@ def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
     return Needs(inputs, tuple(code), tuple(sorted(tracked)), tuple(loose))
 
 
+def content_key(project: Path, stage: str, *, dirty: bool = False) -> str:
+    """The key that `ship` would give an order; see `key_of`.
+
+    Raises:
+        InputError: the worktree is not in a state to be shipped.
+    """
+    project = project.resolve()
+    needs = needs_of(project, stage)
+    return key_of(_tree(project, needs, dirty), needs.inputs)
+
+
 def key_of(tree: str, inputs: Mapping[str, str]) -> str:
     """A hash of all that a stage's outcome depends on.
 
