@@ -1,17 +1,24 @@
-"""Shared by the tests of rented machines: an account as the stack leaves it, at moto's server."""
+"""Shared by the tests of rented machines: an account as the stack leaves it, a mailbox, and a project to be trained in."""
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from tests.cloud.gate import Gate, gate_before
+from tests.cloud.metadata import MetadataServer
 from tests.conftest import S3
+from tests.system.test_pipeline import Copy
 
 from loupe.cloud.fleet import Fleet
+from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.settings import Stack
 
 TEMPLATE = {
@@ -81,3 +88,48 @@ def gate(account: Account, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) ->
     with gate_before(s3_endpoint) as gate:
         monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", gate.url)
         yield gate
+
+
+@pytest.fixture
+def mailbox(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Mailbox:
+    """An empty mailbox of the run `run-1`."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # nobody waits for a server that a test has made fail
+    return Mailbox(s3.bucket, "ec2", "run-1")
+
+
+@pytest.fixture
+def metadata() -> Iterator[MetadataServer]:
+    """A machine's metadata service."""
+    with MetadataServer("i-0123456789abcdef0") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A project of the profile `smoke` in which everything before the stage `train` was made; not to be changed."""
+    copy = Copy(tmp_path_factory.mktemp("indexed") / "project")
+    copy.run("loupe", "profile", "smoke")
+    copy.run("dvc", "pull", "data.dvc")
+    copy.run("dvc", "repro", "patch-index")
+    return copy
+
+
+class Clone(Copy):
+    """A folder that is a project already; its commands run with the environment that the test has by now."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "PYTHONPATH": str(folder / "src"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "DO_NOT_TRACK": "1",
+        }
+
+
+def clone(origin: Copy, folder: Path, bucket: str) -> Clone:
+    """A project of its own with the files and the DVC cache of another, and its DVC remote in a bucket."""
+    subprocess.run(["cp", "-a", str(origin.folder), str(folder)], check=True)
+    copy = Clone(folder)
+    copy.run("dvc", "remote", "add", "--local", "--default", "s3", f"s3://{bucket}/dvc")
+    return copy

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(900)
 SHORT, LONG = 40, 800  # steps; the second lasts long enough to do something meanwhile
 PATIENCE = 240.0  # seconds for a launch beside other work
 PRICES = {("g5.xlarge", "us-east-1a"): 0.40, ("g5.xlarge", "us-east-1b"): 0.50, ("g6.xlarge", "us-east-1a"): 0.60}
-ZONES = {"us-east-1a": ["g5.xlarge", "g6.xlarge"], "us-east-1b": ["g5.xlarge"]}
+ZONES = {"g5.xlarge": ["us-east-1a", "us-east-1b"], "g6.xlarge": ["us-east-1a"]}
 POLICY = """parameter: {parameter}
 image: {image}
 types: [g5.xlarge, g6.xlarge]

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -285,9 +285,7 @@ def prepare(machine: Machine, home: Path) -> tuple[dict[str, Any], Path, Path]:
     machine.fetch("code.bundle", home / "bundle", order["bundle"])
     machine.call("git", "init", "--quiet", str(project))
     machine.call("git", "fetch", "--quiet", "--no-tags", str(home / "bundle"), "HEAD", cwd=project)
-    machine.call(
-        "git", "-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", order["commit"], cwd=project
-    )
+    machine.call("git", "checkout", "--quiet", "--detach", order["commit"], cwd=project)
     if order["patch"]:
         machine.fetch("changes.patch", home / "patch", order["patch"])
         machine.call("git", "apply", "--index", "--whitespace=nowarn", str(home / "patch"), cwd=project)
@@ -324,14 +322,11 @@ def packages(machine: Machine, home: Path, lock: Path) -> Path:
     return python
 
 
-def work(
-    machine: Machine, home: Path, order: Mapping[str, Any], project: Path, python: Path, place: Sequence[str]
-) -> int:
+def work(machine: Machine, order: Mapping[str, Any], project: Path, python: Path) -> int:
     """Let the agent work from the checkout; its exit code. Of one that fell its last lines are told."""
     environment = {
         **os.environ,
         **order["environment"],
-        "LOUPE_HOME": str(home),
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project / "src"),
         "PYTHONUNBUFFERED": "1",
@@ -339,7 +334,7 @@ def work(
         "DO_NOT_TRACK": "1",
     }
     machine.hand_over()
-    command = [str(python), "-m", "loupe.cloud.agent", *place]
+    command = [str(python), "-m", "loupe.cloud.agent", *sys.argv[1:]]
     command += ["--instance", machine.instance, "--began", machine.began]
     with subprocess.Popen(
         command,
@@ -387,7 +382,7 @@ def main() -> int:
     except Exception as error:  # whatever it is, the launcher must learn of it
         machine.end("failed", f"{type(error).__name__}: {error}")
         return 1
-    return work(machine, home, order, project, python, sys.argv[1:])
+    return work(machine, order, project, python)
 
 
 def _aws(source: str, target: str, data: bytes | None = None) -> str:

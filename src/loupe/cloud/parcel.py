@@ -223,15 +223,19 @@ def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
 
     held = set(_git(project, "ls-files", "-z").decode(errors="surrogateescape").split("\0"))
     with _opened(project) as repo:
-        this = repo.stage.load_one(name=stage)
-        before = [one for one in repo.stage.collect(stage, with_deps=True) if one != this]
-        if current:
-            waiting = repo.status(targets=[stage], with_deps=True).keys() - {this.addressing}
-            if waiting:
-                names = " ".join(sorted(one.addressing for one in before if one.addressing in waiting and one.cmd))
+        this = _stage(repo, stage)
+        graph, found = repo.index.graph, [this]
+        before: set[Any] = set()
+        while found:
+            new = set(graph.successors(found.pop())) - before
+            before |= new
+            found += new
+        for one in sorted(before, key=str) if current else ():
+            if one.status():
+                makers = " ".join(sorted(maker.name for maker in graph.successors(this) if maker.cmd))
                 raise InputError(
-                    f"{', '.join(sorted(waiting))}: not up to date, and {stage} reads what they make; "
-                    f"run `dvc repro {names or stage}` first"
+                    f"{one.name if one.cmd else one.path_in_repo}: not up to date, and {stage} depends on it; "
+                    f"run `dvc repro {makers or stage}` first"
                 )
         inputs, code = {}, []
         for dep in this.deps:
@@ -239,8 +243,8 @@ def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
                 continue
             path = Path(dep.fs_path).relative_to(project).as_posix()
             if path in held or any(name.startswith(f"{path}/") for name in held):
-                found = repo.dvcignore.find(dep.fs, dep.fs_path) if dep.fs.isdir(dep.fs_path) else [dep.fs_path]
-                code += [Path(name).relative_to(project).as_posix() for name in found]
+                files = repo.dvcignore.find(dep.fs, dep.fs_path) if dep.fs.isdir(dep.fs_path) else [dep.fs_path]
+                code += [Path(name).relative_to(project).as_posix() for name in files]
             else:
                 if not dep.exists:
                     raise InputError(f"{path} is missing, which {stage} reads; run `dvc repro {stage}` or `dvc pull`")
@@ -402,7 +406,8 @@ def _copy_entry(theirs: Path, ours: Path, stage: str) -> None:
 def _changes(project: Path, stage: str, kinds: Sequence[str] = ()) -> str:
     """Why DVC would run a stage, in a few words; of some kinds of reasons only, if they are given."""
     with _opened(project) as repo:
-        reasons = repo.status(targets=[stage]).get(stage, [])
+        status = _stage(repo, stage).status()
+        reasons: list[Any] = next(iter(status.values()), [])
     words = []
     for reason in reasons:
         for kind, paths in reason.items() if isinstance(reason, dict) else [(reason, {})]:
@@ -430,10 +435,18 @@ def _undone(project: Path, names: Iterable[str]) -> Iterator[None]:
 @contextmanager
 def _opened(project: Path) -> Iterator[Any]:
     """The project as DVC sees it."""
-    from dvc.repo import Repo  # takes a second
+    from dvc.repo import Repo, lock_repo  # takes a second
 
-    with _told(), Repo(str(project)) as repo:
+    with _told(), Repo(str(project)) as repo, lock_repo(repo):
         yield repo
+
+
+def _stage(repo: Any, name: str) -> Any:
+    """A stage of the project's dvc.yaml. What Repo offers for that depends on this process's working directory."""
+    for stage in repo.index.stages:
+        if stage.path_in_repo == "dvc.yaml" and stage.name == name:
+            return stage
+    raise InputError(f"dvc.yaml: there is no stage {name}")
 
 
 @contextmanager
