@@ -97,8 +97,9 @@ class Site:
             "LOUPE_CHECKPOINT_SECONDS": "0.5",
             "LOUPE_HEARTBEAT_SECONDS": "0.5",
             "LOUPE_EC2_POLL_SECONDS": "0.5",
-            "LOUPE_EC2_STALE_SECONDS": "20",
+            "LOUPE_EC2_STALE_SECONDS": "30",
             "AWS_MAX_ATTEMPTS": "3",
+            "AWS_CONFIG_FILE": str(folder / "no-aws-config"),  # DVC finds fault with /dev/null
         }
         project.run("dvc", "remote", "add", "-q", "--local", "-f", "-d", "shop", f"s3://{self.account.bucket}/dvc")
         project.run("dvc", "remote", "modify", "-q", "--local", "shop", "endpointurl", gate.url)
