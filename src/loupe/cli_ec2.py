@@ -221,6 +221,20 @@ def reap(
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say whether all is there that a launch needs: credentials, the account's set-up, prices, DVC's remote."""
+    from loupe.cloud.doctor import examine
+
+    found = list(examine(Path.cwd(), POLICY))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+    else:
+        for one in found:
+            typer.echo(f"{'ok  ' if one.ok else 'MEND'}  {one.name:<16}{one.message}")
+    raise typer.Exit(0 if all(one.ok for one in found) else 1)
+
+
+@app.command()
 def template() -> None:
     """Print the CloudFormation template that sets up an account: `loupe ec2 template > stack.json`."""
     from loupe.cloud.stack import template as whole
@@ -280,7 +294,7 @@ def _table(found: Estimate) -> str:
     headers = ["type", "market", "zone", "USD/hour", "hours", "USD"]
     return (
         tabulate(rows, headers, disable_numparse=True)
-        + f"\nestimate: {found.usd:.2f} USD on the first; the budget of {found.bound:.2f} USD is never exceeded"
+        + f"\nestimate: {found.usd:.2f} USD on the first; the budget is {found.bound:.2f} USD"
     )
 
 

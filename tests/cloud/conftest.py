@@ -1,4 +1,4 @@
-"""Shared by the tests of rented machines: an account as the stack leaves it, a mailbox, and a project to be trained in."""
+"""Shared by the tests of rented machines: an account as the stack leaves it, a mailbox, a project to train in."""
 
 import json
 import os

@@ -6,7 +6,6 @@ Every test ends with the right weights or a clear failure, and always with no ma
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.servers import end_process_group
 from tests.system.gate import Gate, client
 from tests.system.hypervisor import Account, Hypervisor, Machine, account, bake
 from tests.system.test_pipeline import Copy
@@ -36,6 +36,14 @@ budget_usd: {budget}
 deadline_hours: {hours}
 spot_losses: {losses}
 """
+FAST = {
+    "LOUPE_THREADS": "1",  # the same sums on machine and twin
+    "LOUPE_CHECKPOINT_SECONDS": "0.5",
+    "LOUPE_HEARTBEAT_SECONDS": "0.5",
+    "LOUPE_EC2_POLL_SECONDS": "0.5",
+    "LOUPE_EC2_STALE_SECONDS": "30",
+    "AWS_MAX_ATTEMPTS": "3",
+}
 
 
 class Launch:
@@ -78,8 +86,9 @@ class Launch:
 
     def kill(self) -> None:
         """SIGKILL of it and all that it has started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        end_process_group(self.process)
+        if self.process.stdout and not self.process.stdout.closed:
+            self.process.stdout.close()
 
 
 class Site:
@@ -92,18 +101,11 @@ class Site:
         project.environment = {
             name: value for name, value in project.environment.items() if not name.startswith(("AWS_", "LOUPE_EC2"))
         }
-        project.environment |= self.account.environment(gate.url) | {
-            "LOUPE_THREADS": "1",  # the same sums on machine and twin
-            "LOUPE_CHECKPOINT_SECONDS": "0.5",
-            "LOUPE_HEARTBEAT_SECONDS": "0.5",
-            "LOUPE_EC2_POLL_SECONDS": "0.5",
-            "LOUPE_EC2_STALE_SECONDS": "30",
-            "AWS_MAX_ATTEMPTS": "3",
-            "AWS_CONFIG_FILE": str(folder / "no-aws-config"),  # DVC finds fault with /dev/null
-        }
+        project.environment |= self.account.environment(gate.url) | FAST
+        project.environment["AWS_CONFIG_FILE"] = str(folder / "no-aws-config")  # DVC finds fault with /dev/null
         project.run("dvc", "remote", "add", "-q", "--local", "-f", "-d", "shop", f"s3://{self.account.bucket}/dvc")
         project.run("dvc", "remote", "modify", "-q", "--local", "shop", "endpointurl", gate.url)
-        self.launches = 0
+        self.launches: list[Launch] = []
         self.policy()
 
     def policy(self, budget: float = 20, hours: float = 12, losses: int = 3) -> None:
@@ -116,8 +118,9 @@ class Site:
 
     def launch(self, *arguments: str) -> Launch:
         """Start `loupe ec2 launch`."""
-        self.launches += 1
-        return Launch(self.project, arguments, self.folder / f"launch-{self.launches}.log")
+        log = self.folder / f"launch-{len(self.launches) + 1}.log"
+        self.launches.append(Launch(self.project, arguments, log))
+        return self.launches[-1]
 
     def finish(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
         """`loupe ec2 launch` to its end: exit code, JSON, and what it said."""
@@ -183,7 +186,12 @@ def site(project: Copy, s3_endpoint: str, tmp_path: Path) -> Iterator[Site]:
     with Gate(s3_endpoint) as gate:
         gate.spot_prices(PRICES)
         gate.offerings(ZONES)
-        yield Site(project, gate, tmp_path)
+        site = Site(project, gate, tmp_path)
+        try:
+            yield site
+        finally:
+            for launch in site.launches:
+                launch.kill()
     for path in {path for path in cache.rglob("*") if path.is_file()} - before:
         path.unlink()
     for name in ("models", "runs", "bundle", "metrics/train", ".cache/ec2"):
@@ -220,7 +228,6 @@ def test_training_comes_back_as_if_it_had_run_here(
     code, found, said = site.finish("--rest")
     assert code == 0, said + hypervisor.describe()
     assert site.weights() == expected[SHORT]
-    assert "is cached - skipping run" in said
     assert "up to date" in site.project.run("dvc", "repro")
     (attempt,) = found["attempts"]
     assert (attempt["type"], attempt["market"], attempt["zone"]) == ("g5.xlarge", "spot", "us-east-1a")
@@ -432,6 +439,20 @@ def test_expired_credentials_are_named_and_the_machine_is_found_again(
     assert code == 0, said + hypervisor.describe()
     assert site.weights() == expected[LONG]
     assert len(site.gate.asked("RunInstances")) == 1
+
+
+def test_the_doctor_finds_all_well_or_says_what_is_not(site: Site) -> None:
+    found = json.loads(site.project.run("loupe", "ec2", "doctor", "--json"))
+    names = ("ec2.yaml", "credentials", "stack", "launch template", "image", "machines", "bucket", "dvc remote")
+    assert [one["name"] for one in found] == list(names)
+    assert site.account.bucket in found[2]["message"]
+    command = [sys.executable, "-m", "loupe.cli", "ec2", "doctor"]
+    environment = site.project.environment | {"AWS_DEFAULT_REGION": "eu-west-1"}
+    done = subprocess.run(
+        command, cwd=site.project.folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"MEND  stack           SSM has no parameter {site.account.parameter} in eu-west-1" in done.stdout
 
 
 def test_reaping_ends_what_a_dead_launcher_left(site: Site, hypervisor: Hypervisor) -> None:

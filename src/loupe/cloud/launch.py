@@ -67,7 +67,8 @@ class Offer:
 class Estimate:
     """What a run may cost. offers: what fits the budget, in the order of use. usd: of the first, without losses.
 
-    bound: what the run cannot exceed, for the deadline of each machine comes first.
+    bound: the budget. Each machine gets a deadline before it is used up, at the price of its launch; the price of spot
+    may rise meanwhile, to that of on demand at most.
     """
 
     offers: tuple[Offer, ...]
@@ -156,7 +157,12 @@ class Launcher:
             InputError: the checkout, the account or a setting is wrong, or AWS does not answer.
         """
         self._check_template()
-        estimate(self.policy, self.stack, hours)  # refuses before anything is sent
+        first = estimate(self.policy, self.stack, hours).offers[0]  # refuses before anything is sent
+        if first.hours > self.policy.deadline_hours:
+            self._say(
+                f"the work is estimated to take {first.hours:.1f} hours, and the deadline comes after "
+                f"{self.policy.deadline_hours:g}; what is reached by then is kept"
+            )
         with self._beating():
             self._order(stage, dirty, environment or {})
             try:

@@ -1,0 +1,58 @@
+"""The flow `retrain`, ordered as in the UI, with the training on a rented machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.conftest import S3
+from tests.system.gate import Gate, client
+from tests.system.hypervisor import Hypervisor, account, bake
+from tests.system.shop import Shop
+from tests.system.test_ec2 import FAST, POLICY, PRICES, ZONES
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Path) -> None:
+    with Gate(s3_endpoint) as gate:
+        gate.spot_prices(PRICES)
+        gate.offerings(ZONES)
+        there = account(gate.upstream, f"shop-{uuid4().hex[:8]}")
+        s3 = S3(gate.url, there.bucket, client("s3", gate.upstream, there.region))
+        shop = Shop(tmp_path, s3, **FAST)
+        policy = POLICY.format(parameter=there.parameter, image=there.image, budget=20, hours=12, losses=3)
+        (shop.folder / "ec2.yaml").write_text(policy)
+        shop.commit("Set the policy")
+        lock = shop.folder / "requirements.lock"
+        with (
+            Hypervisor(
+                gate, there.project, tmp_path / "machines", speed=30, image=lambda home: bake(home, lock)
+            ) as machines,
+            shop.up(),
+        ):
+            ended = shop.finish("retrain", compute="ec2", promote="never")
+            assert ended["state_name"] == "Judged", shop.story(ended["id"]) + machines.describe()
+            shown = shop.artifacts(ended["id"])
+            assert "USD** for training on EC2" in shown["machines"]
+            assert "g5.xlarge" in shown["machines"]
+            assert float(shown["training"]) == 100
+            (machine,) = machines.machines()
+            assert machine.ended in ("shutdown", "terminated")
+            assert machines.left() == {}
+            branch = f"retrain/{next((shop.folder / '.git/refs/heads/retrain').glob('*')).name}"
+            lock_file = shop.git("show", f"{branch}:dvc.lock")
+            assert "models" in lock_file
+            reaped = shop.finish("reap")
+            assert reaped["state_type"] == "COMPLETED", shop.story(reaped["id"])
+            assert shop.is_untouched()
+        assert json.loads(s3.client.get_object(Bucket=there.bucket, Key=_result(s3))["Body"].read())["attempt"] == 1
+
+
+def _result(s3: S3) -> str:
+    """The key of the result that the machine has left."""
+    pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.bucket, Prefix="ec2/runs/")
+    (key,) = [one["Key"] for page in pages for one in page["Contents"] if one["Key"].endswith("/result.json")]
+    return str(key)
