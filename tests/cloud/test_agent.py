@@ -14,7 +14,7 @@ from tests.cloud.conftest import Clone, unpack
 from tests.cloud.metadata import MetadataServer
 from tests.cloud.toy import make_toy
 from tests.conftest import S3
-from tests.servers import end_process_group
+from tests.servers import end_process_group, free_port
 
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.parcel import receive, ship
@@ -190,6 +190,42 @@ def test_all_gpus_are_used(mailbox: Mailbox, s3: S3, start: Start, tmp_path: Pat
     assert status.phase == "done"
     assert "this machine: 2 x NVIDIA A10G" in log
     assert "beginning 2" in log
+
+
+def test_a_remote_of_dvc_that_cannot_be_written_is_found_before_work_begins(
+    mailbox: Mailbox, s3: S3, start: Start, tmp_path: Path
+) -> None:
+    toy = make_toy(tmp_path / "here", s3.bucket)
+    toy.run("dvc", "remote", "modify", "--local", "s3", "url", "s3://no-such-bucket-here/dvc")
+    ship(toy.folder, mailbox, say=print)
+    status, log = ended(mailbox, start())
+    assert status.phase == "failed"
+    assert "s3://no-such-bucket-here/dvc" in status.message
+    assert "step 1/" not in log
+
+
+def test_s3_may_be_away_while_training_ends(mailbox: Mailbox, s3: S3, start: Start, tmp_path: Path) -> None:
+    toy = shipped(mailbox, s3, tmp_path, steps=30)
+    port = free_port()
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)  # sees the same buckets
+    server.start()
+    try:
+        agent = start(AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", AWS_MAX_ATTEMPTS="1")
+        until(logged(mailbox, "step 3/30"), "the third step")
+        server.stop()
+        time.sleep(8)  # training ends after 3
+        assert agent.poll() is None
+        assert mailbox.read_result() is None
+        server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        server.start()
+        status, log = ended(mailbox, agent)
+    finally:
+        server.stop()
+    assert status.phase == "done"
+    assert log.count("step 30/30") == 1
+    receive(toy.folder, mailbox, print)
+    assert (toy.folder / "models/model").read_text() == f"30 steps on {sum(range(256)) * 4000}"
 
 
 def end_at_once(agent: subprocess.Popen[str]) -> None:
