@@ -17,8 +17,11 @@ from tests.cloud.metadata import MetadataServer
 from tests.conftest import S3
 from tests.system.test_pipeline import Copy
 
+from loupe.cloud.agent import use_remote
 from loupe.cloud.fleet import Fleet
 from loupe.cloud.mailbox import Mailbox
+from loupe.cloud.parcel import fetch_inputs, git
+from loupe.cloud.records import Order
 from loupe.cloud.settings import Stack
 
 TEMPLATE = {
@@ -133,3 +136,19 @@ def clone(origin: Copy, folder: Path, bucket: str) -> Clone:
     copy = Clone(folder)
     copy.run("dvc", "remote", "add", "--local", "--default", "s3", f"s3://{bucket}/dvc")
     return copy
+
+
+def unpack(mailbox: Mailbox, order: Order, folder: Path, inputs: bool = True) -> Clone:
+    """What a machine does to have the order's tree, and its inputs."""
+    for name, sha256 in (("code.bundle", order.bundle), ("changes.patch", order.patch)):
+        if sha256:
+            mailbox.get_file(name, folder.parent / name, sha256)
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    git(folder, "fetch", "--quiet", str(folder.parent / "code.bundle"), "HEAD")
+    git(folder, "checkout", "--quiet", "--detach", order.commit)
+    if order.patch:
+        git(folder, "apply", "--index", str(folder.parent / "changes.patch"))
+    if inputs:
+        fetch_inputs(folder, mailbox, order, print)
+        use_remote(folder, order.remote)
+    return Clone(folder)

@@ -2,43 +2,24 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cloud.conftest import Clone, clone
+from tests.cloud.conftest import Clone, clone, unpack
 from tests.conftest import S3
 from tests.system.test_pipeline import Copy
 
-from loupe.cloud.agent import use_remote
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.parcel import fetch_inputs, git, key_of, needs_of, receive, remote_of, ship
 from loupe.cloud.records import Order, Result, now
 from loupe.errors import InputError
-
-Say = Callable[[str], object]
 
 
 @pytest.fixture
 def here(indexed: Copy, s3: S3, tmp_path: Path) -> Clone:
     """The launcher's project."""
     return clone(indexed, tmp_path / "here", s3.bucket)
-
-
-def unpack(mailbox: Mailbox, order: Order, folder: Path) -> Clone:
-    """What a machine does to have the order's tree and inputs."""
-    for name, sha256 in (("code.bundle", order.bundle), ("changes.patch", order.patch)):
-        if sha256:
-            mailbox.get_file(name, folder.parent / name, sha256)
-    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    git(folder, "fetch", "--quiet", str(folder.parent / "code.bundle"), "HEAD")
-    git(folder, "checkout", "--quiet", "--detach", order.commit)
-    if order.patch:
-        git(folder, "apply", "--index", str(folder.parent / "changes.patch"))
-    fetch_inputs(folder, mailbox, order, print)
-    use_remote(folder, order.remote)
-    return Clone(folder)
 
 
 def test_what_a_machine_trains_counts_as_trained_here(here: Clone, mailbox: Mailbox, s3: S3, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from loupe.cloud.aws import CredentialsError, UnreachableError
 from loupe.cloud.bootstrap import BEAT, NOTICE, Interrupted, Metadata
 from loupe.cloud.checkpoints import Checkpoints
 from loupe.cloud.mailbox import Mailbox
-from loupe.cloud.parcel import LOCK, fetch_inputs, git, key_of, needs_of
+from loupe.cloud.parcel import LOCK, check_remote, fetch_inputs, git, key_of, needs_of
 from loupe.cloud.records import Order, Phase, Result, Status, now
 from loupe.errors import InputError
 
@@ -149,6 +149,7 @@ class Agent:
         if machine.gpus > 1 and "LOUPE_DEVICE" not in environment:
             environment.setdefault("LOUPE_DEVICES", str(machine.gpus))
         use_remote(self._project, order.remote)
+        self._insist("DVC's remote", lambda: check_remote(self._project))
         self._doing("fetching the inputs")
         self._insist("inputs", lambda: fetch_inputs(self._project, self._mailbox, order, self.log.say, self._check))
         if order.tracked:
@@ -192,11 +193,11 @@ class Agent:
         finally:
             ended.set()
             mirroring.join()
-        sent = self._insist("checkpoints", checkpoints.send)
+        self._insist("checkpoints", checkpoints.send)
         if code == 0:
             return
         if self._taken:
-            raise Interrupted(f"{self._taken}; {f'{sent[0]} is in S3' if sent else 'its checkpoints are in S3'}")
+            raise Interrupted(f"{self._taken}; {checkpoints.newest or 'no new checkpoint'} is in S3")
         raise StageError(f"{order.stage} ended with code {code}: {self._reason()}")
 
     def _deliver(self, order: Order, environment: Mapping[str, str]) -> None:
@@ -336,7 +337,7 @@ class Agent:
         if reason := self._metadata.notice():
             self.take_away(reason)
         if self._stop_at and time.time() >= self._stop_at:
-            self.take_away("its deadline is near")
+            self.take_away("the deadline of the machine is near")
 
     def _post(self) -> None:
         tail = tuple(self.log.tail) if self._phase == "failed" else ()
@@ -357,7 +358,7 @@ class Hardware:
 def describe_machine() -> Hardware:
     """The GPUs that NVIDIA's driver knows, else the processors."""
     if shutil.which("nvidia-smi"):
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
         names = re.findall(r"^GPU \d+: (.+?)(?: \(UUID.*)?$", done.stdout, re.MULTILINE)
         if done.returncode == 0 and names:
             return Hardware(len(names), f"{len(names)} x {names[0]}" if len(names) > 1 else names[0])
@@ -388,7 +389,7 @@ def main() -> None:
     agent = Agent(mailbox, given.attempt, given.instance, given.began, Path.cwd())
 
     def told(number: int, frame: FrameType | None) -> None:
-        agent.take_away("it was told to end (SIGTERM)")
+        agent.take_away("the machine was told to end (SIGTERM)")
 
     signal.signal(signal.SIGTERM, told)
     agent.run()

@@ -39,6 +39,7 @@ BEAT = 10.0  # seconds between two heartbeats; LOUPE_HEARTBEAT_SECONDS
 NOTICE = 5.0  # seconds between two looks for a spot notice, at most; AWS advises it
 TRIES, PAUSE = 6, 2.0  # of what fails when the network does; seconds before the second try, doubled each time
 SOON = 2.0  # seconds that the metadata service may take
+LONG, SHORT = 600.0, 60.0  # seconds that fetching the code may take, and writing a few lines
 TAIL = 20  # lines of a failure
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SPOT = "spot/instance-action"
@@ -83,11 +84,11 @@ class Metadata:
         raise OSError(f"the metadata service answers {status} for {path}")
 
     def notice(self) -> str:
-        """What EC2 is about to do with a spot machine, in a few words; empty if it leaves it alone, or is not heard."""
+        """What EC2 is about to do with a spot machine, in a few words; empty if nothing, or if it is not heard."""
         try:
             text = self.get(SPOT)
             action = json.loads(text) if text else {}
-            return f"EC2 is going to {action['action']} it at {action['time']}" if action else ""
+            return f"EC2 is going to {action['action']} the machine at {action['time']}" if action else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
@@ -118,6 +119,7 @@ class Machine:
         self._chunk = 0
         self._child: subprocess.Popen[str] | None = None
         self._taken = ""  # why the machine is taken away
+        self._handed_over = False
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._watching, daemon=True)
 
@@ -132,16 +134,19 @@ class Machine:
         self._watch.start()
 
     def hand_over(self) -> None:
-        """The agent has the heartbeat, and hears notices."""
+        """From now on the agent writes status and log, and hears notices."""
         self._over.set()
         self._watch.join()
         self._flush()
+        self._handed_over = True
 
     def end(self, phase: str, message: str) -> None:
         """Say how it ended."""
-        self.hand_over()
+        self._over.set()
+        self._watch.join()
         self.say(f"{phase}: {message}")
-        self._flush()
+        if not self._handed_over:  # else the chunk has an agent's number
+            self._flush()
         if not self._post(phase, message, TRIES):
             print("the status could not be written to S3", flush=True)
 
@@ -367,7 +372,7 @@ def main() -> int:
     home = Path(os.environ.get("LOUPE_HOME") or "/opt/loupe")
 
     def told(number: int, frame: FrameType | None) -> None:
-        machine.take_away("it was told to end (SIGTERM)")
+        machine.take_away("the machine was told to end (SIGTERM)")
 
     signal.signal(signal.SIGTERM, told)
     machine.begin()
@@ -388,8 +393,9 @@ def main() -> int:
 def _aws(source: str, target: str, data: bytes | None = None) -> str:
     """Copy by the AWS CLI, from `data` where the source is `-`; what it complains about, empty if all went well."""
     command = ["aws", "s3", "cp", "--only-show-errors", source, target]
+    patience = LONG if data is None else SHORT
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=300, check=False)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=patience, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     complaint = (done.stderr or done.stdout).decode(errors="replace").strip()

@@ -26,6 +26,8 @@ Stamp = tuple[str, int, int]  # a file's name, time of change in nanoseconds, an
 class Checkpoints:
     """The copy in S3 of a folder that a trainer fills. One thread at a time.
 
+    newest: the path, below the folder, of the checkpoint that was sent last; empty if none was.
+
     Args:
         mailbox: of the run.
         key: of the order: what computes the same shares its checkpoints.
@@ -33,6 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, mailbox: Mailbox, key: str, folder: Path) -> None:
+        self.newest = ""
         self._mailbox, self._folder = mailbox, folder
         self._root = mailbox.shared(f"checkpoints/{key}/")
         self._place: dict[str, int] = {}  # of the newest checkpoint in S3, by the folder that it is of
@@ -77,7 +80,8 @@ class Checkpoints:
                 newest = f"{parent}/{PLACES[last]}"
                 if self._give(written[-1], f"{parent}/{PLACES[place]}", self._sent.get(newest)):
                     self._place[parent] = place
-                    went.append(f"{parent}/{written[-1].name}")
+                    self.newest = f"{parent}/{written[-1].name}"
+                    went.append(self.newest)
         for path in others:
             key = path.relative_to(self._folder).as_posix()
             self._give(path, key, self._sent.get(key))

@@ -208,6 +208,23 @@ def remote_of(project: Path) -> Remote:
     return Remote(url, str(section.get("endpointurl") or ""))
 
 
+def check_remote(project: Path) -> None:
+    """Write the empty file, at its place, to DVC's default remote: where that can be written, results can.
+
+    Raises:
+        UnreachableError: the remote does not answer.
+        InputError: it refuses.
+    """
+    with _opened(project) as repo:
+        place = repo.cloud.get_remote_odb()
+        try:
+            place.add_bytes(hashlib.md5(b"", usedforsecurity=False).hexdigest(), b"")
+        except (PermissionError, FileNotFoundError) as error:
+            raise InputError(f"DVC's remote s3://{place.path} cannot be written to: {error}") from None
+        except Exception as error:  # of any of the libraries below DVC
+            raise aws.UnreachableError(f"DVC's remote s3://{place.path}: {error}") from None
+
+
 def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
     """What a stage reads and writes.
 
