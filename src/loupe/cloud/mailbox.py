@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -203,12 +205,21 @@ class Mailbox:
         """The key of something that runs share, such as inputs/MD5/hr.bin."""
         return f"{self.prefix}/{name}".lstrip("/")
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """The bytes of each object whose key begins with `prefix` (see `shared`), by the rest of its key; sorted."""
+    def sizes(self, prefix: str, days: float = math.inf) -> dict[str, int]:
+        """The bytes of each object whose key begins with `prefix` (see `shared`), by the rest of its key; sorted.
+
+        Args:
+            prefix: of keys.
+            days: objects that were written earlier than so long ago are left out.
+        """
+        oldest = time.time() - days * 86400
         with aws.told(f"s3://{self.bucket}/{prefix}"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
             return {
-                found["Key"].removeprefix(prefix): found["Size"] for page in pages for found in page.get("Contents", [])
+                found["Key"].removeprefix(prefix): found["Size"]
+                for page in pages
+                for found in page.get("Contents", [])
+                if found["LastModified"].timestamp() >= oldest
             }
 
     def upload(self, key: str, stream: BinaryIO, metadata: Mapping[str, str] | None = None) -> None:

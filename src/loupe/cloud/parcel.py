@@ -44,6 +44,7 @@ SECRET = re.compile(r"SECRET|PASSWORD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE")  # i
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 EVERY, LOOK = 5.0, 0.05  # seconds between lines of progress, and until it is looked again
 SHOWN = 5  # names in an error
+FRESH = 15.0  # days: the stack has S3 remove inputs after 30, and a run may take some
 
 Say = Callable[[str], object]
 
@@ -340,9 +341,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _send(path: Path, name: str, mailbox: Mailbox, root: str, say: Say) -> None:
-    """Upload a file, or all of a folder, below a key, where it is not there with the same size."""
+    """Upload a file, or all of a folder, below a key, unless it is there with the same size, and not about to go."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    there = mailbox.sizes(root)
+    there = mailbox.sizes(root, FRESH)
     start = path.parent if path.is_file() else path
     sizes = {file.relative_to(start).as_posix(): file.stat().st_size for file in files}
     lacking = {root + file: start / file for file, size in sizes.items() if there.get(file) != size}
