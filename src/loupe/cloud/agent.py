@@ -140,7 +140,7 @@ class Agent:
         self._insist("the status", self._post)
 
     def _work(self) -> str:
-        order = self._mailbox.read_order()
+        order = self._insist("the order", self._mailbox.read_order)
         machine = describe_machine()
         self.log.say(f"this machine: {machine.words}")
         self._doing("checking the code")
