@@ -107,7 +107,7 @@ def launch(
             rented = rented_here(project)
             rented.mkdir(parents=True, exist_ok=True)
             (rented / name).touch()
-            outcome = launcher.compute(needed, stage=stage, dirty=dirty, environment=_facts())
+            outcome = launcher.compute(needed, stage=stage, dirty=dirty, environment=_facts(policy))
             said |= dataclasses.asdict(outcome) | {"estimate": dataclasses.asdict(found)}
             machines = [one for one in outcome.attempts if one.instance]
             many = f"{len(machines)} machine{'s' * (len(machines) != 1)}"
@@ -325,10 +325,16 @@ def _is_up_to_date(stage: str) -> bool:
     return done.returncode == 0 and not json.loads(done.stdout or "{}")
 
 
-def _facts() -> Mapping[str, str]:
-    """What the environment says of how to compute; it is said to the machine as well."""
+def _facts(policy: Policy) -> Mapping[str, str]:
+    """What the environment says of how to compute; it is said to the machine as well.
+
+    Where all types have a GPU, one whose driver does not work is to fail at once, not to go on for days without.
+    """
+    from loupe.cloud.speed import has_gpu
+
     names = ("DEVICE", "DEVICES", "THREADS", "PART", "COMPILE", "CHECKPOINT_SECONDS", "HEARTBEAT_SECONDS")
-    return {name: value for name in map("LOUPE_{}".format, names) if (value := os.environ.get(name))}
+    said = {name: value for name in map("LOUPE_{}".format, names) if (value := os.environ.get(name))}
+    return {"LOUPE_DEVICE": "cuda"} | said if all(map(has_gpu, policy.types)) else said
 
 
 def _mailbox(run: str) -> Any:

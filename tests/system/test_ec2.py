@@ -37,6 +37,7 @@ deadline_hours: {hours}
 spot_losses: {losses}
 """
 FAST = {
+    "LOUPE_DEVICE": "cpu",
     "LOUPE_THREADS": "1",  # the same sums on machine and twin
     "LOUPE_CHECKPOINT_SECONDS": "0.5",
     "LOUPE_HEARTBEAT_SECONDS": "0.5",
@@ -216,7 +217,7 @@ def working(hypervisor: Hypervisor, site: Site, count: int = 1) -> Machine:
     deadline = time.monotonic() + PATIENCE
     known = len([key for key in site.objects("ec2/checkpoints/") if key.endswith(".pt")]) if count > 1 else 0
     while len([key for key in site.objects("ec2/checkpoints/") if key.endswith(".pt")]) <= known:
-        assert machine.ended is None and time.monotonic() < deadline, hypervisor.describe()
+        assert not machine.ended and time.monotonic() < deadline, hypervisor.describe()
         time.sleep(0.1)
     return machine
 
@@ -339,6 +340,7 @@ def test_a_bootstrap_that_fails_shows_its_log(site: Site, tmp_path: Path) -> Non
 
 def test_s3_may_be_away_for_a_while(site: Site, hypervisor: Hypervisor, expected: dict[int, bytes]) -> None:
     site.recipe(LONG)
+    site.project.environment["LOUPE_EC2_STALE_SECONDS"] = "180"  # a heartbeat may be a minute late afterwards
     launch = site.launch("--no-rest")
     working(hypervisor, site)
     away = site.gate.fail("s3", "SlowDown", seconds=60)

@@ -28,7 +28,7 @@ from loupe.cloud.parcel import content_key, receive, ship
 from loupe.cloud.prices import ladder, spent
 from loupe.cloud.records import ENDS, Attempt, Instance, Rung, Status, moment, now
 from loupe.cloud.settings import Policy, Stack, find_image, read_stack
-from loupe.cloud.userdata import render, upload_bootstrap
+from loupe.cloud.userdata import LEAVE, render, upload_bootstrap
 from loupe.errors import InputError
 
 ALIVE = ("pending", "running")
@@ -332,6 +332,8 @@ class Launcher:
                 self._say(f"{attempt.instance} goes on until {attempt.deadline}; the same command takes it over")
                 raise
             except InputError as error:
+                if datetime.now(UTC) >= moment(attempt.deadline):
+                    raise
                 if not silent:
                     self._say(f"{error}; trying again")
                 silent = True
@@ -346,18 +348,25 @@ class Launcher:
             if status and status.phase == "failed":
                 self._close(attempt, FAILED)
                 raise MachineError("\n  ".join([f"{attempt.instance}: {status.message}", *status.tail]))
-            if reason := self._loss(attempt, machine, status, time.monotonic() - heard, patience):
-                self._say(f"{attempt.instance} is lost: {reason}")
-                self.fleet.terminate([attempt.instance])
-                self._close(attempt, reason)
-                return
-            if datetime.now(UTC) >= moment(attempt.deadline):
+            if datetime.now(UTC) >= moment(attempt.deadline) - self._leave(attempt, status):
                 self._close(attempt, DEADLINE)
                 raise MachineError(
                     f"{attempt.instance}: its deadline {attempt.deadline} came before the work was done. What it had "
                     f"reached is kept: allow more by --budget or deadline_hours, and --run {self.run} goes on"
                 )
+            if reason := self._loss(attempt, machine, status, time.monotonic() - heard, patience):
+                self._say(f"{attempt.instance} is lost: {reason}")
+                self.fleet.terminate([attempt.instance])
+                self._close(attempt, reason)
+                return
             time.sleep(self._poll)
+
+    def _leave(self, attempt: Attempt, status: Status | None) -> timedelta:
+        """How long before its deadline a machine that has stopped by itself has stopped because of that."""
+        if status is None or status.phase != "interrupted":
+            return timedelta()
+        life = moment(attempt.deadline) - moment(attempt.began)
+        return min(timedelta(seconds=LEAVE), life / 10) + timedelta(seconds=self._stale)
 
     def _loss(
         self, attempt: Attempt, machine: Instance | None, status: Status | None, silence: float, patience: float
@@ -366,8 +375,6 @@ class Launcher:
         if status and status.phase == "interrupted":
             return status.message
         if machine is not None and machine.state not in ALIVE:
-            if datetime.now(UTC) >= moment(attempt.deadline):
-                return ""  # that is what a deadline is
             words = [f"it is {machine.state}", machine.reason]
             if status is None:  # it never said anything: EC2's own record of its screen may tell why
                 words += self.fleet.console(attempt.instance)[-10:]

@@ -18,6 +18,11 @@ GPUS = {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8, "metal": 8}  # by size; one
 ALL_GPUS = ("p4d", "p5")  # families whose every machine has eight
 
 
+def has_gpu(kind: str) -> bool:
+    """Whether an instance type is known to have a GPU."""
+    return kind.partition(".")[0] in SUSTAINED
+
+
 def sustained(kind: str) -> float:
     """TFLOP/s of an instance type, all its GPUs together.
 
