@@ -211,12 +211,11 @@ def hypervisor(site: Site, tmp_path: Path) -> Iterator[Hypervisor]:
         assert not hypervisor.left(), hypervisor.describe()
 
 
-def working(hypervisor: Hypervisor, site: Site, count: int = 1) -> Machine:
-    """The newest of so many machines, when it trains and its first checkpoint is in S3."""
-    machine = hypervisor.wait(count, PATIENCE)[-1]
+def working(hypervisor: Hypervisor, site: Site) -> Machine:
+    """The machine, when it trains and its first checkpoint is in S3."""
+    machine = hypervisor.wait(1, PATIENCE)[-1]
     deadline = time.monotonic() + PATIENCE
-    known = len([key for key in site.objects("ec2/checkpoints/") if key.endswith(".pt")]) if count > 1 else 0
-    while len([key for key in site.objects("ec2/checkpoints/") if key.endswith(".pt")]) <= known:
+    while not any("/checkpoint." in key for key in site.objects("ec2/checkpoints/")):
         assert not machine.ended and time.monotonic() < deadline, hypervisor.describe()
         time.sleep(0.1)
     return machine
