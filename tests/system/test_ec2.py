@@ -333,7 +333,8 @@ def test_a_bootstrap_that_fails_shows_its_log(site: Site, tmp_path: Path) -> Non
     with Hypervisor(site.gate, site.account.project, tmp_path / "machines", speed=30, image=broken) as hypervisor:
         code, _, said = site.finish("--no-rest")
         assert code == 2
-        assert "No module named" in said
+        assert "needs the extra `s3`" in said  # the last lines of the machine's log
+        assert "the agent ended with code 1" in said
         assert not hypervisor.left()
 
 

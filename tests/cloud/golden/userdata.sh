@@ -10,6 +10,7 @@ export LOUPE_STOP_AT=$(($(date +%s) + 21480))
 export LOUPE_HOME="${LOUPE_HOME:-/opt/loupe}"
 export AWS_DEFAULT_REGION='eu-central-1'
 export HOME="${HOME:-/root}"
+export AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=6  # of the role's rights; a new machine is slow
 mkdir -p "$LOUPE_HOME"
 exec > >(tee -a "$LOUPE_HOME/boot.log") 2>&1
 
