@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train on a GPU that is rented at AWS.", no_args_is_help=True)
 
 POLICY = Path("ec2.yaml")
+THERE = "LOUPE_MACHINE_"  # LOUPE_MACHINE_THREADS here is LOUPE_THREADS there
 FOLLOW = 2.0  # seconds between two looks at the log
 
 Budget = Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most a run may cost; else ec2.yaml's.")]
@@ -326,14 +327,13 @@ def _is_up_to_date(stage: str) -> bool:
 
 
 def _facts(policy: Policy) -> Mapping[str, str]:
-    """What the environment says of how to compute; it is said to the machine as well.
+    """The environment of the process that trains there: facts of that machine, which are not those of this one.
 
     Where all types have a GPU, one whose driver does not work is to fail at once, not to go on for days without.
     """
     from loupe.cloud.speed import has_gpu
 
-    names = ("DEVICE", "DEVICES", "THREADS", "PART", "COMPILE", "CHECKPOINT_SECONDS", "HEARTBEAT_SECONDS")
-    said = {name: value for name in map("LOUPE_{}".format, names) if (value := os.environ.get(name))}
+    said = {f"LOUPE_{name.removeprefix(THERE)}": value for name, value in os.environ.items() if name.startswith(THERE)}
     return {"LOUPE_DEVICE": "cuda"} | said if all(map(has_gpu, policy.types)) else said
 
 

@@ -6,18 +6,19 @@ Every test ends with the right weights or a clear failure, and always with no ma
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.servers import end_process_group
 from tests.system.gate import Gate, client
 from tests.system.hypervisor import Account, Hypervisor, Machine, account, bake
 from tests.system.test_pipeline import Copy
@@ -37,10 +38,10 @@ deadline_hours: {hours}
 spot_losses: {losses}
 """
 FAST = {
-    "LOUPE_DEVICE": "cpu",
-    "LOUPE_THREADS": "1",  # the same sums on machine and twin
-    "LOUPE_CHECKPOINT_SECONDS": "0.5",
-    "LOUPE_HEARTBEAT_SECONDS": "0.5",
+    "LOUPE_MACHINE_DEVICE": "cpu",
+    "LOUPE_MACHINE_THREADS": "1",  # the same sums on machine and twin
+    "LOUPE_MACHINE_CHECKPOINT_SECONDS": "0.5",
+    "LOUPE_MACHINE_HEARTBEAT_SECONDS": "0.5",
     "LOUPE_EC2_POLL_SECONDS": "0.5",
     "LOUPE_EC2_STALE_SECONDS": "30",
     "AWS_MAX_ATTEMPTS": "3",
@@ -87,7 +88,9 @@ class Launch:
 
     def kill(self) -> None:
         """SIGKILL of it and all that it has started."""
-        end_process_group(self.process)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
         if self.process.stdout and not self.process.stdout.closed:
             self.process.stdout.close()
 
