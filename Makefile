@@ -31,7 +31,7 @@ repro: install ## reproduce every result: data, training, scores, pictures
 
 test: install ## run the whole test suite
 	dvc pull --quiet data.dvc
-	python -m pytest --durations=40
+	OMP_WAIT_POLICY=PASSIVE python -m pytest --numprocesses 2 --dist loadfile --durations=40
 
 lint: install ## check style, types and import directions
 	ruff check .
