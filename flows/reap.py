@@ -2,8 +2,8 @@
 
 A run that ends in an orderly way leaves nothing. After a power cut, or `kill -9` of all at once, it may leave a
 worktree and processes. They stay while the Prefect flow run is not in a final state: it may run, wait for a person, or
-be tried again. Checkpoints in runs/, branches and DVC's cache are never touched. Where machines were ever rented from
-here, those are ended that are past their deadline, or that nobody watches any more.
+be tried again. Checkpoints in runs/, branches and DVC's cache are never touched. Rented machines are ended that are
+past their deadline, or that nobody watches any more.
 """
 
 from __future__ import annotations
@@ -93,14 +93,15 @@ def reap(
 
 
 def machines(project: Path) -> list[Removed]:
-    """End rented machines that nobody needs, if any were ever rented from here; see `loupe ec2 reap`.
+    """End rented machines that nobody needs; see `loupe ec2 reap`. All is well where no account is set up.
+
+    If machines were ever rented from here, it must not be that the account cannot be asked.
 
     Raises:
         InputError: AWS does not answer, or refuses.
     """
-    if not rented_here(project).is_dir():
-        return []
     command = [sys.executable, "-m", "loupe.cli", "ec2", "reap", "--json"]
+    command += [] if rented_here(project).is_dir() else ["--if-set-up"]
     found = json.loads(run(command, cwd=project, say=get_run_logger().info, ok=(0, 1), echo=False))
     for disk in found["left"]:
         get_run_logger().warning("left at EC2: %s %s, %s GiB; delete it", disk["kind"], disk["id"], disk["gib"])

@@ -130,7 +130,8 @@ def machines_markdown(found: Found) -> str:
     heads = ["machine", "type", "market", "zone", "USD an hour", "launched", "ended", "how"]
     if not rows:
         return _page("**No machine was needed**: the same had been trained before.")
-    cost = f"**{found['usd']:.2f} USD** for training on EC2; estimated were {found['estimate']['usd']:.2f}."
+    estimated = f"; estimated were {found['estimate']['usd']:.2f}" if found["estimate"] else ""
+    cost = f"**{found['usd']:.2f} USD** for training on EC2{estimated}."
     return _page(cost, _table(heads, rows, "llllrlll"))
 
 

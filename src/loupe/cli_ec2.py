@@ -21,12 +21,14 @@ from loupe.errors import InputError
 
 if TYPE_CHECKING:
     from loupe.cloud.launch import Estimate
+    from loupe.cloud.mailbox import Mailbox
     from loupe.cloud.settings import Policy
 
 app = typer.Typer(help="Train on a GPU that is rented at AWS.", no_args_is_help=True)
 
 POLICY = Path("ec2.yaml")
 THERE = "LOUPE_MACHINE_"  # LOUPE_MACHINE_THREADS here is LOUPE_THREADS there
+SILENT = 120.0  # seconds without a sign of life, until a launcher counts as dead
 FOLLOW = 2.0  # seconds between two looks at the log
 
 Budget = Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most a run may cost; else ec2.yaml's.")]
@@ -102,17 +104,22 @@ def launch(
         else:
             said["run"] = name = run or f"{stage}-{content_key(project, stage, dirty=dirty)[:16]}"
             launcher = Launcher(project, name, policy, _say)
-            found = of(policy, launcher.stack, needed)
-            _say(_table(found))
+            found = None
+            if launcher.is_under_way():
+                _say("a launcher before this one has left a machine, or a result")
+            else:
+                found = of(policy, launcher.stack, needed)
+                _say(_table(found))
             _say(f"run {name}; from elsewhere: loupe ec2 logs -f {name}")
             rented = rented_here(project)
             rented.mkdir(parents=True, exist_ok=True)
             (rented / name).touch()
             outcome = launcher.compute(needed, stage=stage, dirty=dirty, environment=_facts(policy))
-            said |= dataclasses.asdict(outcome) | {"estimate": dataclasses.asdict(found)}
+            said |= dataclasses.asdict(outcome) | {"estimate": dataclasses.asdict(found) if found else None}
             machines = [one for one in outcome.attempts if one.instance]
             many = f"{len(machines)} machine{'s' * (len(machines) != 1)}"
-            _say(f"{name}: done by {many}; cost {outcome.usd:.2f} USD, estimated {found.usd:.2f}")
+            estimated = f", estimated {found.usd:.2f}" if found else ""
+            _say(f"{name}: done by {many}; cost {outcome.usd:.2f} USD{estimated}")
         if rest:
             _dvc("repro", "--pull", LOUPE_RUN_ID=said["run"], LOUPE_COST_USD=f"{said['usd']:.4f}")
     if as_json:
@@ -157,14 +164,11 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Print what the machines of a run have printed."""
-    from loupe.cloud.records import ENDS
-
     mailbox = _mailbox(run)
     mailbox.read_order()  # refuses a run that there is none of
     cursor = ""
     while True:
-        said = mailbox.read_status()  # before the log: what was written before it ended is printed
-        over = mailbox.read_result() is not None or (said is not None and said.phase in ENDS)
+        over = mailbox.read_result() is not None or not _is_watched(mailbox)  # asked before the log is read
         lines, cursor = mailbox.log_after(cursor)
         for line in lines:
             typer.echo(line)
@@ -173,17 +177,19 @@ def logs(
         time.sleep(FOLLOW)
 
 
+def _is_watched(mailbox: Mailbox) -> bool:
+    """Whether a launcher works for the run, or has until a moment ago."""
+    found = mailbox.watcher()
+    return found is not None and found[0] != "" and (datetime.now(UTC) - found[1]).total_seconds() < SILENT
+
+
 @app.command()
 def terminate(run: Run, as_json: AsJson = False) -> None:
     """End the machines of a run at once. Checkpoints and logs stay."""
-    from loupe.cloud.fleet import Fleet
-    from loupe.cloud.launch import ALIVE, GONE
-    from loupe.cloud.settings import load_policy, read_stack
+    from loupe.cloud.launch import Launcher
+    from loupe.cloud.settings import load_policy
 
-    fleet = Fleet(read_stack(load_policy(POLICY).parameter))
-    machines = [one.id for one in fleet.find(run) if one.state in ALIVE]
-    fleet.terminate(machines)
-    fleet.wait_gone(machines, GONE)
+    machines = Launcher(Path.cwd(), run, load_policy(POLICY), _say).stop()
     if as_json:
         typer.echo(json.dumps(machines))
     else:
@@ -195,6 +201,9 @@ def reap(
     orphan_minutes: Annotated[
         float, typer.Option(min=1, metavar="MIN", help="Without a sign of life of whoever launched a machine.")
     ] = 30,
+    if_set_up: Annotated[
+        bool, typer.Option("--if-set-up", help="Where no account is set up, or none is known here, it is all well.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """End machines that are past their deadline or that nobody watches any more; list disks that were left."""
@@ -202,7 +211,15 @@ def reap(
     from loupe.cloud.reap import reap as clean
     from loupe.cloud.settings import load_policy, read_stack
 
-    fleet = Fleet(read_stack(load_policy(POLICY).parameter))
+    try:
+        stack = read_stack(load_policy(POLICY).parameter)
+    except InputError as error:
+        if not if_set_up:
+            raise
+        _say(f"no machines are looked for: {error}")
+        typer.echo(json.dumps({"machines": [], "left": []}) if as_json else "not set up")
+        return
+    fleet = Fleet(stack)
     verdicts = clean(fleet, _mailbox, datetime.now(UTC), orphan_minutes)
     left = fleet.leftovers()
     machines = [
@@ -337,7 +354,7 @@ def _facts(policy: Policy) -> Mapping[str, str]:
     return {"LOUPE_DEVICE": "cuda"} | said if all(map(has_gpu, policy.types)) else said
 
 
-def _mailbox(run: str) -> Any:
+def _mailbox(run: str) -> Mailbox:
     from loupe.cloud.mailbox import Mailbox
     from loupe.cloud.settings import load_policy, read_stack
 

@@ -43,6 +43,7 @@ class Machine:
         self.environment = os.environ | {
             "PATH": os.pathsep.join([str(bin_), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "LOUPE_HOME": str(self.home),
+            "LOUPE_PER_BOOT": str(self.home / "per-boot"),
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.address,
             "LOUPE_HEARTBEAT_SECONDS": "1",
             "DVC_SITE_CACHE_DIR": str(folder / "site"),

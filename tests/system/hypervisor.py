@@ -178,6 +178,7 @@ class Machine(threading.Thread):
             "LANG": "C.UTF-8",
             "TMPDIR": str(folder / "tmp"),
             "LOUPE_HOME": str(self.home),
+            "LOUPE_PER_BOOT": str(self.folder / "per-boot"),
             "AWS_ENDPOINT_URL": hypervisor.gate.url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata.url,
             "NO_PROXY": "127.0.0.1",

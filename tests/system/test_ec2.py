@@ -465,16 +465,74 @@ def test_reaping_ends_what_a_dead_launcher_left(site: Site, hypervisor: Hypervis
     launch = site.launch("--no-rest")
     machine = working(hypervisor, site)
     launch.kill()
-    assert machine.id not in site.project.run("loupe", "ec2", "reap")
-    site.gate.fail("s3", "SlowDown", seconds=0)
-    for key in site.objects("ec2/runs/"):
-        if key.endswith("launcher.json"):
-            site.s3.put_object(Bucket=site.account.bucket, Key=key, Body=b'{"time": "2026-01-01T00:00:00Z"}')
+    assert f"kept: {machine.id}" in site.project.run("loupe", "ec2", "reap")
     assert machine.id in site.project.run("loupe", "ec2", "status")
-    run = next(key.split("/")[2] for key in site.objects("ec2/runs/"))
-    assert machine.id in site.project.run("loupe", "ec2", "terminate", run)
+    hypervisor.freeze(machine.id)
+    (status,) = [key for key in site.objects("ec2/runs/") if key.endswith("/status.json")]
+    said = json.loads(site.s3.get_object(Bucket=site.account.bucket, Key=status)["Body"].read())
+    past = {"time": "2026-01-01T00:00:00Z"}
+    for name, record in (("status.json", said | past), ("launcher.json", {"owner": "killed"} | past)):
+        key = status.replace("status.json", name)
+        site.s3.put_object(Bucket=site.account.bucket, Key=key, Body=json.dumps(record).encode())
+    assert f"ended: {machine.id}" in site.project.run("loupe", "ec2", "reap")
     assert not hypervisor.left()
-    assert "step" in site.project.run("loupe", "ec2", "logs", run)
+    assert "no machines" in site.project.run("loupe", "ec2", "reap")
+
+
+def test_a_machine_that_nobody_watches_ends_at_its_deadline(site: Site, hypervisor: Hypervisor) -> None:
+    site.recipe(100_000)
+    site.policy(hours=0.02)  # a minute
+    hypervisor.speed = 1
+    launch = site.launch("--no-rest", "--hours", "0.001")
+    (machine,) = hypervisor.wait(1, PATIENCE)
+    launch.kill()
+    assert machine.wait_over(150), hypervisor.describe()
+    assert machine.ended in ("shutdown", "deadline")
+    assert not hypervisor.left()
+
+
+def test_what_a_person_ends_is_not_launched_anew(site: Site, hypervisor: Hypervisor) -> None:
+    site.recipe(100_000)
+    launch = site.launch("--no-rest")
+    machine = working(hypervisor, site)
+    run = site.objects("ec2/runs/")[0].split("/")[2]
+    assert "another launcher works" in site.finish("--no-rest")[2]
+    assert not machine.ended
+    assert machine.id in site.project.run("loupe", "ec2", "terminate", run)
+    code, _ = launch.end()
+    assert code == 2
+    assert "somebody has ended it" in launch.said()
+    assert len(hypervisor.machines()) == 1
+    assert "Running stage 'train'" in site.project.run("loupe", "ec2", "logs", "--follow", run)
+
+
+def test_ctrl_c_before_ec2_shows_the_machine_ends_it(site: Site, hypervisor: Hypervisor) -> None:
+    site.recipe(LONG)
+    site.gate.lag = 4.0
+    launch = site.launch("--no-rest")
+    launch.until("launched i-")
+    launch.process.send_signal(signal.SIGINT)
+    code, _ = launch.end(60)
+    assert code != 0
+    assert not hypervisor.left()
+
+
+def test_all_gpus_of_a_machine_are_used(site: Site, tmp_path: Path) -> None:
+    site.recipe(SHORT)
+    del site.project.environment["LOUPE_MACHINE_DEVICE"]
+    lock = site.project.folder / "requirements.lock"
+    with Hypervisor(
+        site.gate,
+        site.account.project,
+        tmp_path / "machines",
+        speed=30,
+        gpus={"g5.xlarge": 2, "g6.xlarge": 2},
+        image=lambda home: bake(home, lock),
+    ) as hypervisor:
+        code, _, said = site.finish("--no-rest")
+        assert not hypervisor.left()
+    assert code == 2  # its driver does not work: a machine here has no GPU
+    assert "LOUPE_DEVICE=cuda" in said
 
 
 def test_no_secret_is_in_anything_that_is_written(site: Site, hypervisor: Hypervisor) -> None:

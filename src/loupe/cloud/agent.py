@@ -146,7 +146,7 @@ class Agent:
         self._doing("checking the code")
         self._check_tree(order)
         environment = {**os.environ, **order.environment}
-        if machine.gpus > 1 and "LOUPE_DEVICE" not in environment:
+        if machine.gpus > 1 and environment.get("LOUPE_DEVICE", "cuda") == "cuda":
             environment.setdefault("LOUPE_DEVICES", str(machine.gpus))
         use_remote(self._project, order.remote)
         self._insist("DVC's remote", lambda: check_remote(self._project))
@@ -222,8 +222,8 @@ class Agent:
         for path, md5 in order.inputs.items():
             if found.get(path) != md5:
                 raise InputError(
-                    f"{path}: its MD5 is {found.get(path)}, and {md5} was ordered; remove inputs/{md5}/ in S3, and "
-                    "launch the run again"
+                    f"{path}: its MD5 is {found.get(path)}, and {md5} was ordered; launch the run again, which "
+                    "sends it anew"
                 )
 
     def _dvc(self, environment: Mapping[str, str], *arguments: str, whatever: bool = False) -> None:

@@ -62,12 +62,22 @@ def told(what: str) -> Iterator[None]:
     """
     from boto3.exceptions import Boto3Error
     from boto3.s3.transfer import S3TransferRetriesExceededError
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        SSOError,
+        TokenRetrievalError,
+    )
 
     try:
         yield
     except NoCredentialsError:
         raise CredentialsError(f"{what}: there are no AWS credentials; run `aws configure`, or log in") from None
+    except (SSOError, TokenRetrievalError, CredentialRetrievalError, PartialCredentialsError) as error:
+        raise CredentialsError(f"{what}: {error}; log in again, then repeat") from None
     except ClientError as error:
         code, words = error_code(error), error.response.get("Error", {}).get("Message", "")
         if code in EXPIRED:

@@ -194,6 +194,19 @@ class Machine:
         if child.returncode:
             raise FailedError(f"{self._doing}: `{' '.join(command[:4])} ...` ended with code {child.returncode}")
 
+    def insist(self, *command: str) -> None:
+        """`call`, and again where it fails, with pauses: a mirror may be away, or the machine be updating itself."""
+        for left in reversed(range(TRIES)):
+            try:
+                self.call(*command)
+                return
+            except FailedError as error:
+                if not left:
+                    raise
+                self.say(f"{error}; trying again")
+            time.sleep(PAUSE * 2 ** (TRIES - 1 - left))
+            self._check()
+
     def fetch(self, name: str, path: Path, sha256: str | None = None) -> None:
         """Bring an object of the run's folder to a file.
 
@@ -316,11 +329,12 @@ def packages(machine: Machine, home: Path, lock: Path) -> Path:
         except FailedError:  # Ubuntu's Python comes without the part that puts pip into a new environment
             shutil.rmtree(folder, ignore_errors=True)
             wait = ("-o", "DPkg::Lock::Timeout=300")  # a fresh machine may be updating itself
-            machine.call("apt-get", *wait, "update", "--quiet")
-            machine.call("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *wait, "install", "--yes", "python3-venv")
+            quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *wait)
+            machine.insist(*quiet, "update", "--quiet")
+            machine.insist(*quiet, "install", "--yes", "python3-venv")
             machine.call(sys.executable, "-m", "venv", str(folder))
         install = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off")
-        machine.call(str(python), *install, "--retries=10", "-r", str(lock))
+        machine.insist(str(python), *install, "--retries=10", "-r", str(lock))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # a half would be taken for whole
         raise

@@ -122,7 +122,10 @@ class Fleet:
                 if code in NO_CAPACITY:
                     words = error.response.get("Error", {}).get("Message", "")
                     raise CapacityError(f"{rung.type} as {rung.market} in {rung.zone}: {code}: {words}") from None
-                if code == "IdempotentParameterMismatch" and (instance := self._launched(run, attempt)):
+                if code == "IdempotentInstanceTerminated":
+                    where = f"{rung.type} as {rung.market} in {rung.zone}"
+                    raise CapacityError(f"{where}: one was launched by this request, and has ended") from None
+                if code == "IdempotentParameterMismatch" and (instance := self.launched(run, attempt)):
                     return instance
                 raise
         return _instance(reply["Instances"][0])
@@ -281,8 +284,12 @@ class Fleet:
         for page in self._ec2.get_paginator(operation).paginate(**wanted):
             yield from page[key]
 
-    def _launched(self, run: str, attempt: int) -> Instance | None:
-        """The machine of an attempt that is known to have been launched."""
+    def launched(self, run: str, attempt: int) -> Instance | None:
+        """The machine of an attempt that may have been launched a moment ago, which EC2 may not show at once.
+
+        Raises:
+            InputError: AWS does not answer, or refuses.
+        """
         for pause in (0.0, *PAUSES):
             time.sleep(pause)
             if found := [instance for instance in self.find(run) if instance.attempt == attempt]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from loupe.cloud.aws import CredentialsError
+from loupe.cloud.aws import CredentialsError, UnreachableError
 from loupe.cloud.fleet import CapacityError, Fleet
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.parcel import content_key, receive, ship
@@ -38,9 +40,13 @@ LOSSES = 2  # of machines on demand, which nobody takes away: more are no chance
 GONE = 120.0  # seconds until a machine that is told to end counts as one that does not
 POLL = "LOUPE_EC2_POLL_SECONDS"  # between two looks at a machine
 STALE = "LOUPE_EC2_STALE_SECONDS"  # without a heartbeat, until a machine counts as lost; from its launch on thrice that
-BEAT = 20.0  # seconds between two signs of life of the launcher, by which `reap` knows that somebody watches
+RECENT = timedelta(minutes=5)  # EC2 may not show a machine yet, and knows the token of its request
+BY_SOMEBODY = "Client.UserInitiatedShutdown"  # EC2's word for TerminateInstances
 
-DONE, FAILED, ENDED, DEADLINE, NONE = "done", "failed", "ended by the launcher", "deadline", "no capacity"  # outcomes
+# outcomes of attempts; any other is that of a loss
+DONE, FAILED, ENDED, DEADLINE, NONE = "done", "failed", "ended by the launcher", "deadline", "no capacity"
+UNWATCHED, STOPPED = "ended while no launcher lived", "ended on demand"
+NO_LOSS = ("", DONE, FAILED, ENDED, DEADLINE, NONE, UNWATCHED, STOPPED)
 
 Say = Callable[[str], object]
 Hours = Callable[[str], float]  # of computing, by instance type
@@ -138,6 +144,12 @@ class Launcher:
         self.fleet = Fleet(self.stack)
         self.mailbox = Mailbox(self.stack.bucket, self.stack.prefix, run)
         self._poll, self._stale = _seconds(POLL, 5.0), _seconds(STALE, 300.0)
+        self._name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._mine: dict[int, Attempt] = {}  # attempts that this launcher made or took over, as they were saved last
+
+    def is_under_way(self) -> bool:
+        """Whether the run has a result that is paid for already, or a machine that works for it."""
+        return self.mailbox.read_result() is not None or bool(self._alive())
 
     def compute(
         self, hours: Hours, *, stage: str = "train", dirty: bool = False, environment: Mapping[str, str] | None = None
@@ -153,19 +165,23 @@ class Launcher:
         Raises:
             BudgetError: it would cost, or has cost, more than the budget.
             CapacityError: no rung had a machine.
-            MachineError: it failed there.
-            InputError: the checkout, the account or a setting is wrong, or AWS does not answer.
+            MachineError: it failed there, or somebody ended it.
+            InputError: the checkout, the account or a setting is wrong, another launcher works for the run, or AWS
+                does not answer.
         """
         self._check_template()
-        first = estimate(self.policy, self.stack, hours).offers[0]  # refuses before anything is sent
-        if first.hours > self.policy.deadline_hours:
-            self._say(
-                f"the work is estimated to take {first.hours:.1f} hours, and the deadline comes after "
-                f"{self.policy.deadline_hours:g}; what is reached by then is kept"
-            )
+        if not self.is_under_way():
+            first = estimate(self.policy, self.stack, hours).offers[0]  # refuses before anything is sent
+            if first.hours > self.policy.deadline_hours:
+                self._say(
+                    f"the work is estimated to take {first.hours:.1f} hours, and the deadline comes after "
+                    f"{self.policy.deadline_hours:g}; what is reached by then is kept"
+                )
+        self._wait_for_another()
         with self._beating():
             self._order(stage, dirty, environment or {})
             try:
+                self._settle()
                 while self.mailbox.read_result() is None:
                     if adopted := self._adopt():
                         self._watch(adopted, self.mailbox.log_end())
@@ -177,18 +193,69 @@ class Launcher:
         receive(self._project, self.mailbox, self._say)
         return outcome
 
+    def stop(self) -> list[str]:
+        """End the run's machines, whoever has launched them; the launcher launches none in their place.
+
+        Returns:
+            Their ids.
+        """
+        machines = [one.id for one in self._alive()]
+        for attempt in self.mailbox.attempts():
+            if attempt.instance and not attempt.ended:
+                self.mailbox.save(replace(attempt, ended=now(), outcome=STOPPED))
+        self.fleet.terminate(machines)
+        self.fleet.wait_gone(machines, GONE)
+        return machines
+
     def outcome(self) -> Outcome:
         """The run so far."""
         attempts = self.mailbox.attempts()
         return Outcome(self.run, tuple(attempts), spent(attempts, datetime.now(UTC)))
 
+    def _wait_for_another(self) -> None:
+        """Until a launcher that was killed counts as such.
+
+        Raises:
+            InputError: it is alive.
+        """
+        found = self.mailbox.watcher()
+        if found is None or not found[0]:
+            return
+        _, last = found
+        patience = 3 * self._beat
+        if (datetime.now(UTC) - last).total_seconds() >= patience:
+            return
+        self._say(f"the run had a launcher at {last:%H:%M:%S} UTC; looking whether it is alive ({patience:.0f} s)")
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            time.sleep(self._poll)
+            newer = self.mailbox.watcher()
+            if newer and not newer[0]:
+                return  # it has ended in order meanwhile
+            if newer and newer != found:
+                raise InputError(f"another launcher works for run {self.run}; follow it: loupe ec2 logs -f {self.run}")
+
     def _order(self, stage: str, dirty: bool, environment: Mapping[str, str]) -> None:
-        """Ship the work, if that has not been done by a launcher before."""
+        """Ship the work, unless a machine is at it already."""
         known = self.mailbox.find_order()
-        if known is None:
-            ship(self._project, self.mailbox, stage=stage, dirty=dirty, environment=environment, say=self._say)
-        elif (known.stage, known.key) != (stage, content_key(self._project, stage, dirty=dirty)):
+        if known and (known.stage, known.key) != (stage, content_key(self._project, stage, dirty=dirty)):
             raise InputError(f"{self.run}: this run was ordered for other code, parameters or data; name another one")
+        if known and self.is_under_way():
+            return
+        ship(
+            self._project,
+            self.mailbox,
+            stage=stage,
+            dirty=dirty,
+            environment=environment,
+            again=known is not None,
+            say=self._say,
+        )
+
+    @property
+    def _beat(self) -> float:
+        """Seconds between two signs of life."""
+        return 4 * self._poll
 
     def _check_template(self) -> None:
         if wrong := self.fleet.check_template():
@@ -199,21 +266,43 @@ class Launcher:
 
     # ------------------------------------------------------------------------------------------ launching
 
+    def _settle(self) -> None:
+        """Close the records of machines that have ended while no launcher lived: what is over costs nothing more."""
+        machines = {one.id: one for one in self.fleet.find(self.run)}
+        status, result = self.mailbox.read_status(), self.mailbox.read_result()
+        for attempt in self.mailbox.attempts():
+            if attempt.ended or not attempt.instance:
+                continue
+            machine = machines.get(attempt.instance) or self._late(attempt)
+            if machine and machine.state in ALIVE:
+                continue
+            ends = [now(), attempt.deadline, machine.ended if machine else ""]
+            ends += [status.time] if status and status.attempt == attempt.number else []
+            outcome = DONE if result is not None and result.attempt == attempt.number else UNWATCHED
+            self._save(replace(attempt, ended=min(filter(None, ends)), outcome=outcome), mine=False)
+
     def _adopt(self) -> Attempt | None:
         """The run's machine that is there already, with its attempt's record; all but the newest are ended."""
+        known = {attempt.number: attempt for attempt in self.mailbox.attempts()}
         there = sorted(self._alive(), key=lambda one: one.attempt)
+        newest = known[max(known)] if known else None
+        if newest and not newest.ended and not there:
+            machine = self._late(newest)
+            there = [machine] if machine and machine.state in ALIVE else []
         if not there:
             return None
         *others, machine = there
-        if others:
-            self.fleet.terminate([one.id for one in others])
-        known = {attempt.number: attempt for attempt in self.mailbox.attempts()}
+        self.fleet.terminate([one.id for one in others])
         attempt = known.get(machine.attempt)
         if attempt is None:
             self.fleet.terminate([machine.id])
             raise InputError(f"{machine.id}: has the tag of run {self.run}, which knows nothing of it; it was ended")
         self._say(f"taking over {machine.id} ({machine.type}, {machine.market}), launched at {attempt.began}")
-        return self._save(replace(attempt, instance=machine.id))
+        return self._save(replace(attempt, instance=machine.id, ended="", outcome=""))
+
+    def _late(self, attempt: Attempt) -> Instance | None:
+        """The machine of an attempt so recent that EC2 may not show it yet."""
+        return self.fleet.launched(self.run, attempt.number) if _age(attempt) < RECENT else None
 
     def _launch(self, hours: Hours) -> Attempt:
         """A new machine, on the first rung that has one."""
@@ -226,14 +315,16 @@ class Launcher:
         rungs.sort(key=lambda rung: (rung.market != "spot", (rung.type, rung.zone) in taken))  # elsewhere first
         image = find_image(self.policy.image)
         upload_bootstrap(self.mailbox)
-        begun = attempts[-1] if attempts and not attempts[-1].instance and not attempts[-1].ended else None
-        if begun:  # by a launcher that died before it knew whether EC2 had heard it: the same request first
-            first = Rung(begun.market, begun.type, begun.zone, begun.subnet, begun.price)
-            rungs = [first, *(rung for rung in rungs if rung != first)]
+        attempt = self._begun(attempts, rungs)
+        if attempt is None:
+            attempt = self._attempt(len(attempts) + 1, rungs[0], left)
+            if not self.mailbox.claim(attempt):
+                raise InputError(f"another launcher works for run {self.run}; follow it: loupe ec2 logs -f {self.run}")
+        else:  # by a launcher that died before it knew whether EC2 had heard it: the same request first
+            first = Rung(attempt.market, attempt.type, attempt.zone, attempt.subnet, attempt.price)
+            rungs = [first, *(rung for rung in rungs if (rung.market, rung.type, rung.subnet) != _place(first))]
+        self._mine[attempt.number] = attempt
         reasons: list[str] = []
-        attempt = begun or self._attempt(len(attempts) + 1, rungs[0], left)
-        if not begun and not self.mailbox.claim(attempt):
-            raise InputError(f"another launcher works for run {self.run}; follow it: loupe ec2 logs -f {self.run}")
         for rung in rungs:
             if rung is not rungs[0]:
                 attempt = self._save(self._attempt(attempt.number, rung, left))
@@ -242,10 +333,23 @@ class Launcher:
             except CapacityError as error:
                 reasons.append(str(error))
                 self._say(f"no machine: {error}")
-        self._save(replace(attempt, ended=now(), outcome=NONE))
-        raise CapacityError(
-            f"no machine is to be had: {'; '.join(reasons)}; try later, or allow more types in ec2.yaml"
-        )
+            except (UnreachableError, CredentialsError):
+                raise  # it may have been launched
+            except InputError:
+                self._close(attempt, NONE)
+                raise
+        self._close(attempt, NONE)
+        raise CapacityError(f"no machine is to be had: {'; '.join(reasons)}; try later, or with more types in ec2.yaml")
+
+    def _begun(self, attempts: Sequence[Attempt], rungs: Sequence[Rung]) -> Attempt | None:
+        """A recent attempt of which it is not known whether EC2 heard of it, where it would be made again today."""
+        last = attempts[-1] if attempts else None
+        if last is None or last.instance or last.ended:
+            return None
+        if _age(last) < RECENT and _place(last) in map(_place, rungs):
+            return last
+        self._save(replace(last, ended=now(), outcome=NONE), mine=False)
+        return None
 
     def _rungs(self, attempts: Sequence[Attempt]) -> list[Rung]:
         """The ladder; without spot where that has lost too many machines."""
@@ -355,11 +459,24 @@ class Launcher:
                     f"reached is kept: allow more by --budget or deadline_hours, and --run {self.run} goes on"
                 )
             if reason := self._loss(attempt, machine, status, time.monotonic() - heard, patience):
+                self._check_wanted(attempt, machine)
                 self._say(f"{attempt.instance} is lost: {reason}")
                 self.fleet.terminate([attempt.instance])
                 self._close(attempt, reason)
                 return
             time.sleep(self._poll)
+
+    def _check_wanted(self, attempt: Attempt, machine: Instance | None) -> None:
+        """Launch nothing in the place of a machine that somebody has ended on purpose."""
+        known = next((one for one in self.mailbox.attempts() if one.number == attempt.number), attempt)
+        if known.ended or (machine and machine.reason.startswith(BY_SOMEBODY)):
+            if not known.ended:
+                self._close(attempt, STOPPED)
+            self._mine.pop(attempt.number)
+            why = known.outcome or STOPPED
+            raise MachineError(
+                f"{attempt.instance}: somebody has ended it ({why}); the same command goes on at its checkpoint"
+            )
 
     def _leave(self, attempt: Attempt, status: Status | None) -> timedelta:
         """How long before its deadline a machine that has stopped by itself has stopped because of that."""
@@ -393,34 +510,42 @@ class Launcher:
     # ------------------------------------------------------------------------------------------ ending
 
     def _end_all(self) -> None:
-        """Terminate what the run has, however it ended. What cannot be done is said, and hides no other error."""
+        """Terminate what this launcher has, however it ended. What cannot be done is said, and hides no other error."""
         try:
-            machines = [one.id for one in self._alive()]
-            self.fleet.terminate(machines)
-            self.fleet.wait_gone(machines, GONE)
-            for attempt in self.mailbox.attempts():
-                if attempt.instance and not attempt.ended:
+            machines = {one.id for one in self._alive() if one.attempt in self._mine}
+            for attempt in self._mine.values():
+                if attempt.ended:
+                    continue
+                machine = None if attempt.instance else self.fleet.launched(self.run, attempt.number)
+                machines |= {attempt.instance or (machine.id if machine else "")} - {""}
+            self.fleet.terminate(sorted(machines))
+            for attempt in self._mine.values():
+                if not attempt.ended:
                     self._close(attempt, ENDED)
+            if machines:
+                self.fleet.wait_gone(sorted(machines), GONE)
         except InputError as error:
             self._say(f"could not see to it that no machine is left: {error}; `loupe ec2 reap` will, or its deadline")
 
     def _close(self, attempt: Attempt, outcome: str) -> None:
         self._save(replace(attempt, ended=now(), outcome=outcome.splitlines()[0][:200]))
 
-    def _save(self, attempt: Attempt) -> Attempt:
+    def _save(self, attempt: Attempt, *, mine: bool = True) -> Attempt:
+        if mine:
+            self._mine[attempt.number] = attempt  # first: S3 may be away when machines are to be ended
         self.mailbox.save(attempt)
         return attempt
 
     @contextmanager
     def _beating(self) -> Iterator[None]:
-        """Within the block the mailbox gets a sign of life every BEAT seconds."""
+        """Within the block the mailbox gets signs of life; after it, a word that this launcher has ended in order."""
         over = threading.Event()
 
         def beat() -> None:
             while True:
                 with suppress(InputError):  # the loop that watches says it
-                    self.mailbox.beat()
-                if over.wait(BEAT):
+                    self.mailbox.beat(self._name)
+                if over.wait(self._beat):
                     return
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -429,12 +554,22 @@ class Launcher:
             yield
         finally:
             over.set()
-            thread.join(BEAT)
+            thread.join(self._beat)
+            with suppress(InputError):
+                self.mailbox.beat()
 
 
 def _is_lost(attempt: Attempt) -> bool:
     """Whether the attempt's machine ended though nobody had told it to, and its work was not done."""
-    return bool(attempt.instance) and attempt.outcome not in ("", DONE, FAILED, ENDED, DEADLINE)
+    return bool(attempt.instance) and attempt.outcome not in NO_LOSS
+
+
+def _age(attempt: Attempt) -> timedelta:
+    return datetime.now(UTC) - moment(attempt.began)
+
+
+def _place(one: Attempt | Rung) -> tuple[str, str, str]:
+    return one.market, one.type, one.subnet
 
 
 def _hours(attempt: Attempt) -> float:

@@ -60,13 +60,19 @@ class Mailbox:
         self.client = aws.client("s3")
         self._chunks: dict[int, int] = {}  # the last chunk of each attempt's log
 
-    def write_order(self, order: Order) -> None:
+    def write_order(self, order: Order, *, again: bool = False) -> None:
         """Publish what is to be computed.
+
+        Args:
+            order: it.
+            again: in the place of an earlier order of the same, by which no machine works.
 
         Raises:
             InputError: the run has another order already.
         """
-        if not self._create("order.json", order.to_json()):
+        if again:
+            self._write("order.json", order.to_json())
+        elif not self._create("order.json", order.to_json()):
             raise InputError(
                 f"{self.address('order.json')}: the run {self.run} has been ordered; name this one otherwise"
             )
@@ -158,18 +164,24 @@ class Mailbox:
         data = self._read("result.json")
         return None if data is None else Result.from_json(data, self.address("result.json"))
 
-    def beat(self) -> None:
-        """Say that the launcher is alive."""
-        self._write("launcher.json", json.dumps({"time": now()}).encode() + b"\n")
+    def beat(self, owner: str = "") -> None:
+        """Say that the launcher `owner` is alive; without a name, that the last one has ended in order."""
+        self._write("launcher.json", json.dumps({"time": now(), "owner": owner}).encode() + b"\n")
 
     def last_beat(self) -> datetime | None:
         """When the launcher last was alive; None before it first said so."""
+        found = self.watcher()
+        return found[1] if found else None
+
+    def watcher(self) -> tuple[str, datetime] | None:
+        """Who launched last, "" if that has ended in order, and when it last was alive; None before anybody did."""
         data = self._read("launcher.json")
         if data is None:
             return None
         try:
-            return moment(str(json.loads(data)["time"]))
-        except (ValueError, TypeError, KeyError) as error:
+            found = json.loads(data)
+            return str(found.get("owner", "")), moment(str(found["time"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{self.address('launcher.json')}: damaged ({error}); the launcher writes it anew"
             ) from None

@@ -71,6 +71,7 @@ def ship(
     stage: str = "train",
     dirty: bool = False,
     environment: Mapping[str, str] | None = None,
+    again: bool = False,
     say: Say = print,
 ) -> Order:
     """Bring all to S3 that a machine needs to compute a stage, and order it. What is there already is not sent again.
@@ -81,6 +82,7 @@ def ship(
         stage: of dvc.yaml.
         dirty: also ship changes in files that are none of the recipe's records (RECORDS).
         environment: facts for the process that computes; no secrets.
+        again: the run was ordered before: send all anew, for what is in S3 may be damaged, or about to be removed.
         say: receives lines of progress.
 
     Raises:
@@ -117,8 +119,8 @@ def ship(
             environment=dict(environment or {}),
         )
     for path, md5 in needs.inputs.items():
-        _send(project / path, path, mailbox, mailbox.shared(f"inputs/{md5}/"), say)
-    mailbox.write_order(order)
+        _send(project / path, path, mailbox, mailbox.shared(f"inputs/{md5}/"), 0 if again else FRESH, say)
+    mailbox.write_order(order, again=again)
     return order
 
 
@@ -340,10 +342,10 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
 
 
-def _send(path: Path, name: str, mailbox: Mailbox, root: str, say: Say) -> None:
-    """Upload a file, or all of a folder, below a key, unless it is there with the same size, and not about to go."""
+def _send(path: Path, name: str, mailbox: Mailbox, root: str, days: float, say: Say) -> None:
+    """Upload a file, or all of a folder, below a key, unless it is there with the same size since `days` at most."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    there = mailbox.sizes(root, FRESH)
+    there = mailbox.sizes(root, days) if days else {}
     start = path.parent if path.is_file() else path
     sizes = {file.relative_to(start).as_posix(): file.stat().st_size for file in files}
     lacking = {root + file: start / file for file, size in sizes.items() if there.get(file) != size}
