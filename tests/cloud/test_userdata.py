@@ -33,7 +33,7 @@ def test_it_is_what_was_reviewed() -> None:
 
 
 def test_the_first_line_ends_the_machine_whatever_happens() -> None:
-    assert render(**PLACE).splitlines()[:2] == ["#!/bin/bash", "shutdown -h +360"]
+    assert render(**PLACE).splitlines()[:2] == ["#!/bin/bash", "shutdown -h +360 || shutdown -h now"]
 
 
 def test_it_fits_and_can_be_parsed_with_the_longest_names() -> None:

@@ -1,11 +1,14 @@
 #!/bin/bash
-shutdown -h +360
+shutdown -h +360 || shutdown -h now
 # A machine that trains. It ends by the line above, whatever happens, and by the trap as soon as it has nothing to do;
 # ending means that it is terminated. It holds no secret: its rights are those of its instance profile.
 trap 'shutdown -h now' EXIT
 child=
 trap '[ -n "$child" ] && kill -TERM "$child" || exit 143' TERM
 set -uo pipefail
+# A reboot would forget the deadline: after one the machine ends at once. cloud-init has run these scripts for this boot.
+boot="${LOUPE_PER_BOOT:-/var/lib/cloud/scripts/per-boot}"
+mkdir -p "$boot" && printf '#!/bin/sh\nshutdown -h now\n' > "$boot/loupe" && chmod +x "$boot/loupe"
 export LOUPE_STOP_AT=$(($(date +%s) + 21480))
 export LOUPE_HOME="${LOUPE_HOME:-/opt/loupe}"
 export AWS_DEFAULT_REGION='eu-central-1'
