@@ -148,7 +148,7 @@ class Gate:
         self._faults: list[Fault] = []
         self._prices: dict[tuple[str, str], Price] | None = None
         self._offerings: dict[str, Sequence[str]] | None = None
-        self._launching = threading.Lock()
+        self.launching = threading.Lock()  # held while moto makes an instance, which lacks its role at first
         self._launches: dict[str, tuple[str, Answer]] = {}  # by ClientToken: hash of the request, answer
         self._launched: dict[str, float] = {}
         self._server = _Server(self)
@@ -284,7 +284,7 @@ class Gate:
         asked = dict(request.parameters)
         token = asked.pop("ClientToken", "")
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        with self._launching:
+        with self.launching:
             if token in self._launches:
                 first, answer = self._launches[token]
                 if first == digest:

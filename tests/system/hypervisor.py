@@ -416,7 +416,9 @@ class Hypervisor:
     def _watch(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
             try:
-                for described in self._describe():
+                with self.gate.launching:
+                    found = self._describe()
+                for described in found:
                     self._see(described)
             except Exception as error:  # once; the test that waits for a machine hears of it
                 self.broken.append(error)
