@@ -4,7 +4,7 @@ moto executes the template, but knows no conditions of IAM: `allows` judges by t
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import boto3
 
+from loupe.cloud.settings import Stack
 from loupe.cloud.stack import template
 
 Policy = Mapping[str, Any]
@@ -19,45 +20,69 @@ Policy = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployed stack: its outputs, the machine's role, and the policies as IAM holds them, named as their files."""
+    """A deployed stack.
 
+    stack: what the SSM parameter `parameter` says. outputs: of CloudFormation. role, group: the machine's role and
+    security group. policies: as IAM holds them, named as their files. ec2: a client.
+    """
+
+    stack: Stack
+    parameter: str
     outputs: Mapping[str, str]
     role: str
+    group: str
     policies: Mapping[str, Policy]
+    ec2: Any
+
+    def change_template(self, **changed: Any) -> None:
+        """Add a version of the launch template that differs from the latest one; a key that is changed to None goes."""
+        name = self.stack.launch_template
+        found = self.ec2.describe_launch_template_versions(LaunchTemplateId=name, Versions=["$Latest"])
+        data = found["LaunchTemplateVersions"][0]["LaunchTemplateData"] | changed
+        given = {key: value for key, value in data.items() if value is not None}
+        self.ec2.create_launch_template_version(LaunchTemplateId=name, LaunchTemplateData=given)
 
 
-def deploy(**parameters: str) -> Deployment:
-    """Deploy the stack, under a name of its own, at the endpoint of the environment.
+def deploy(client: Callable[[str], Any] = boto3.client, **parameters: str) -> Deployment:
+    """Deploy the stack.
 
     It stays there until the server ends: moto deletes such a stack in an order that it then refuses.
 
     Args:
-        parameters: of the template. moto does not split the default of a list, so a list should be given.
+        client: makes one of a service; without it, the environment says where and who.
+        parameters: of the template; without ProjectName it gets a name of its own. moto does not split the default of a
+            list, so a list should be given.
     """
     document = json.loads(template())
     del document["Resources"]["BucketPolicy"]  # moto's CloudFormation does not know them, and warns
-    cloudformation, iam = boto3.client("cloudformation"), boto3.client("iam")
-    project = f"p{uuid4().hex[:12]}"
-    given = {"ProjectName": project, "InstanceTypes": "g4dn.*,g5.*"} | parameters
+    cloudformation, iam = client("cloudformation"), client("iam")
+    given = {"ProjectName": f"p{uuid4().hex[:12]}", "InstanceTypes": "g4dn.*,g5.*"} | parameters
+    name = given["ProjectName"]
     cloudformation.create_stack(
-        StackName=project,
+        StackName=name,
         TemplateBody=json.dumps(document),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
-    stack = cloudformation.describe_stacks(StackName=project)["Stacks"][0]
-    assert stack["StackStatus"] == "CREATE_COMPLETE", stack
-    resources = cloudformation.list_stack_resources(StackName=project)["StackResourceSummaries"]
+    described = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    assert described["StackStatus"] == "CREATE_COMPLETE", described
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    said = json.loads(client("ssm").get_parameter(Name=outputs["Parameter"])["Parameter"]["Value"])
+    resources = cloudformation.list_stack_resources(StackName=name)["StackResourceSummaries"]
     made = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
     policies = {
-        name.removesuffix("Policy").lower(): iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
-        for name, arn in made.items()
-        if name.endswith("Policy")
+        resource.removesuffix("Policy").lower(): iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
+        for resource, arn in made.items()
+        if resource.endswith("Policy")
     }
     return Deployment(
-        outputs={output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]},
+        stack=Stack(**(said | {"subnets": tuple(said["subnets"])})),
+        parameter=outputs["Parameter"],
+        outputs=outputs,
         role=made["InstanceRole"],
-        policies={name: version["Document"] for name, version in policies.items()},
+        group=made["SecurityGroup"],
+        policies={policy: version["Document"] for policy, version in policies.items()},
+        ec2=client("ec2"),
     )
 
 

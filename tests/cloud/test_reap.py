@@ -1,62 +1,20 @@
 """Machines at moto, records in its S3; the time is the one that `reap` is told."""
 
 import dataclasses
-import json
 from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
-from tests.cloud.conftest import Account
-from tests.cloud.gate import Gate, error
+from tests.cloud.deployment import Deployment
+from tests.system.gate import Gate
 
-from loupe.cloud.aws import client, told
 from loupe.cloud.fleet import Fleet
+from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.reap import Verdict, reap
 from loupe.cloud.records import Attempt, Instance, Phase, Rung, Status
 from loupe.errors import InputError
 
 MINUTE = timedelta(minutes=1)
-
-
-class Mailbox:
-    """A run's folder at S3, as much of it as is needed here."""
-
-    def __init__(self, bucket: str, prefix: str, run: str) -> None:
-        self.s3, self.bucket, self.folder = client("s3"), bucket, f"{prefix}/runs/{run}"
-
-    def put(self, name: str, data: bytes) -> None:
-        with told("writing"):
-            self.s3.put_object(Bucket=self.bucket, Key=f"{self.folder}/{name}", Body=data)
-
-    def get(self, name: str) -> bytes | None:
-        with told("reading"):
-            try:
-                return bytes(self.s3.get_object(Bucket=self.bucket, Key=f"{self.folder}/{name}")["Body"].read())
-            except self.s3.exceptions.NoSuchKey:
-                return None
-
-    def beat(self) -> None:
-        self.put("launcher.json", json.dumps({"time": datetime.now(UTC).isoformat()}).encode())
-
-    def last_beat(self) -> datetime | None:
-        data = self.get("launcher.json")
-        return data and datetime.fromisoformat(json.loads(data)["time"])  # type: ignore[return-value]
-
-    def write_status(self, status: Status) -> None:
-        self.put("status.json", status.to_json())
-
-    def read_status(self) -> Status | None:
-        data = self.get("status.json")
-        return Status.from_json(data, "status.json") if data else None
-
-    def save(self, attempt: Attempt) -> None:
-        self.put(f"attempts/{attempt.number:04}.json", attempt.to_json())
-
-    def attempts(self) -> list[Attempt]:
-        with told("listing"):
-            found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.folder}/attempts/").get("Contents", [])
-        names = [item["Key"].removeprefix(f"{self.folder}/") for item in found]
-        return [Attempt.from_json(self.get(name) or b"", name) for name in names]
 
 
 def stamp(time: datetime) -> str:
@@ -71,7 +29,7 @@ def now() -> datetime:
 class Scene:
     """A project's machines, and what is known of them at S3."""
 
-    account: Account
+    account: Deployment
     fleet: Fleet
 
     def mailbox(self, run: str) -> Mailbox:
@@ -102,7 +60,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(account: Account) -> Scene:
+def scene(account: Deployment) -> Scene:
     return Scene(account, Fleet(account.stack))
 
 
@@ -262,10 +220,10 @@ def test_a_damaged_record_says_so_and_the_others_are_judged(scene: Scene) -> Non
     assert verdicts[orphan.id].outcome == "ended"
 
 
-def test_what_cannot_be_ended_is_reported_and_the_others_are_ended(account: Account, gate: Gate) -> None:
+def test_what_cannot_be_ended_is_reported_and_the_others_are_ended(account: Deployment, gate: Gate) -> None:
     scene = Scene(account, Fleet(account.stack))
     stuck, other = scene.machine("r1", deadline=now()), scene.machine("r2", deadline=now())
-    gate.answers["TerminateInstances"] = [error("OperationNotPermitted")]
+    gate.fail("TerminateInstances", "OperationNotPermitted", when=lambda asked: stuck.id in asked.values("InstanceId"))
     verdicts = scene.reap(now() + 60 * MINUTE)
     assert verdicts[stuck.id].outcome == "failed"
     assert "OperationNotPermitted" in verdicts[stuck.id].reason

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from tests.cloud.conftest import Account
+from tests.cloud.deployment import Deployment
 
 from loupe.cloud.settings import DEEP_LEARNING_IMAGE, Policy, find_image, load_policy, read_stack
 from loupe.errors import InputError
@@ -90,24 +90,24 @@ def test_what_is_no_policy_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path / "missing.yaml")
 
 
-def test_the_stack_is_read(account: Account) -> None:
+def test_the_stack_is_read(account: Deployment) -> None:
     stack = read_stack(account.parameter)
     assert stack == account.stack
     assert len(stack.subnets) == 2
 
 
-def test_a_missing_stack_says_what_to_do(account: Account) -> None:
+def test_a_missing_stack_says_what_to_do(account: Deployment) -> None:
     with pytest.raises(
         InputError, match=r"no parameter /nobody/ec2 in us-east-1; set the stack up: docs/operations-ec2"
     ):
         read_stack("/nobody/ec2")
 
 
-def put(account: Account, value: str) -> None:
+def put(account: Deployment, value: str) -> None:
     boto3.client("ssm").put_parameter(Name=account.parameter, Value=value, Overwrite=True)
 
 
-def test_a_damaged_stack_names_the_key(account: Account) -> None:
+def test_a_damaged_stack_names_the_key(account: Deployment) -> None:
     value = json.loads(boto3.client("ssm").get_parameter(Name=account.parameter)["Parameter"]["Value"])
     put(account, json.dumps(value | {"subnets": []}))
     with pytest.raises(InputError, match=rf"{account.parameter} at SSM: subnets = \[\]: .*set the stack up anew"):
@@ -121,27 +121,27 @@ def test_a_damaged_stack_names_the_key(account: Account) -> None:
         read_stack(account.parameter)
 
 
-def test_a_newer_stack_may_say_more(account: Account) -> None:
+def test_a_newer_stack_may_say_more(account: Deployment) -> None:
     value = json.loads(boto3.client("ssm").get_parameter(Name=account.parameter)["Parameter"]["Value"])
     put(account, json.dumps(value | {"promoter": "arn:aws:iam::1:role/promoter"}))
     assert read_stack(account.parameter) == account.stack
 
 
-def test_a_stack_of_another_region_is_refused(account: Account) -> None:
+def test_a_stack_of_another_region_is_refused(account: Deployment) -> None:
     value = json.loads(boto3.client("ssm").get_parameter(Name=account.parameter)["Parameter"]["Value"])
     put(account, json.dumps(value | {"region": "eu-central-1"}))
     with pytest.raises(InputError, match="set AWS_DEFAULT_REGION=eu-central-1"):
         read_stack(account.parameter)
 
 
-def test_images_are_found_by_id_and_by_parameter(account: Account) -> None:
+def test_images_are_found_by_id_and_by_parameter(account: Deployment) -> None:
     assert find_image("ami-0123456789abcdef0") == "ami-0123456789abcdef0"
     name = f"{account.parameter}/image"
     boto3.client("ssm").put_parameter(Name=name, Type="String", Value="ami-0fedcba9876543210")
     assert find_image(name) == "ami-0fedcba9876543210"
 
 
-def test_what_holds_no_image_is_refused(account: Account) -> None:
+def test_what_holds_no_image_is_refused(account: Deployment) -> None:
     with pytest.raises(InputError, match=rf"{account.parameter} at SSM holds .*, no image; give another `image`"):
         find_image(account.parameter)
     with pytest.raises(

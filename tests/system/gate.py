@@ -12,6 +12,7 @@ Where moto is more lenient than EC2, and a launcher could be wrong without anybo
 - What a launch template says holds for the instance, unless the request says otherwise; moto takes some of it only.
 - User-data may have 16384 bytes.
 - With `lag`, a new instance is missing from DescribeInstances at first, as happens at EC2.
+- With `page`, a list comes in small pages, as EC2 does it with a long one.
 - Prices of spot machines, and where types are offered, can be given; moto's price is the same for all.
 """
 
@@ -139,6 +140,7 @@ class Gate:
         """
         self.upstream = upstream
         self.lag = 0.0  # seconds for which a new instance is not yet described
+        self.page = 1000  # launches, or spot prices, on a page, unless the request says how many
         self.requests: list[Request] = []
         self.consoles: dict[str, Callable[[], bytes]] = {}  # what GetConsoleOutput says, by instance
         self.reasons: dict[str, tuple[str, str]] = {}  # code and message of why an instance ended, by instance
@@ -254,12 +256,14 @@ class Gate:
             case "RunInstances":
                 return self._launch(request, method, target, headers)
             case "DescribeSpotPriceHistory" if self._prices is not None:
-                return _response(request, _spot_history(request, self._prices))
+                return _response(request, _spot_history(request, self._prices, self.page))
             case "DescribeInstanceTypeOfferings" if self._offerings is not None:
                 return _response(request, _offered(request, self._offerings))
             case "GetConsoleOutput" if request.parameters.get("InstanceId") in self.consoles:
                 return _response(request, self._console(request.parameters["InstanceId"]))
             case "DescribeInstances":
+                if "MaxResults" not in request.parameters and not request.values("InstanceId"):
+                    body += f"&MaxResults={self.page}".encode()
                 return self._describe(request, self._forward(method, target, headers, body))
         return self._forward(method, target, headers, body)
 
@@ -442,7 +446,7 @@ def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def _spot_history(request: Request, prices: Mapping[tuple[str, str], Price]) -> str:
+def _spot_history(request: Request, prices: Mapping[tuple[str, str], Price], page: int) -> str:
     """Changes between StartTime and EndTime, and before them the one that held at StartTime; newest first."""
     filters, product = request.filters(), "Linux/UNIX"
     zone = request.parameters.get("AvailabilityZone")
@@ -464,7 +468,10 @@ def _spot_history(request: Request, prices: Mapping[tuple[str, str], Price]) -> 
                 row = {"instanceType": kind, "productDescription": product, "spotPrice": f"{usd:.6f}"}
                 rows.append((moment, row | {"timestamp": _stamp(moment), "availabilityZone": place}))
     newest = sorted(rows, key=lambda row: row[0], reverse=True)
-    return _items("spotPriceHistorySet", (row for _, row in newest)) + "<nextToken></nextToken>"
+    first = int(request.parameters.get("NextToken") or 0)
+    last = first + int(request.parameters.get("MaxResults", page))
+    token = str(last) if last < len(newest) else ""
+    return _items("spotPriceHistorySet", (row for _, row in newest[first:last])) + f"<nextToken>{token}</nextToken>"
 
 
 def _offered(request: Request, offerings: Mapping[str, Sequence[str]]) -> str:

@@ -56,6 +56,8 @@ from typing import Any
 
 from tests.system.gate import Gate, client
 
+from loupe.cloud.settings import Stack
+
 REGION = "us-east-1"
 IMAGE = "ami-12c6146b"  # moto has it
 GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL when a machine shuts down
@@ -579,18 +581,13 @@ def bake(home: Path, lock: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Account:
-    """An AWS account that is set up for the launcher; names of the test's own, since all tests share moto's server.
+class Account(Stack):
+    """An AWS account in which the stack is deployed; names of the test's own, since all tests share moto's server.
 
-    parameter: the SSM parameter that describes it to loupe. image: the SSM parameter of the machines' image.
+    parameter: the SSM parameter that describes it to loupe. image: the SSM parameter of the machines' image. role: the
+    machines'.
     """
 
-    project: str
-    region: str
-    bucket: str
-    prefix: str
-    launch_template: str
-    subnets: tuple[str, ...]
     parameter: str
     image: str
     role: str
@@ -616,51 +613,18 @@ class Account:
 
 
 def account(endpoint: str, project: str, template: Mapping[str, Any] | None = None) -> Account:
-    """Sets up an account by hand, with what the stack makes: bucket, role, security group, launch template, parameters.
+    """Deploys the stack. By hand comes the image's parameter: AWS has it, moto has not.
 
     Args:
         endpoint: of moto's server.
         project: names everything.
         template: replaces parts of the launch template's data, to make a wrong one; a None leaves the part out.
     """
-    ec2, iam, s3, ssm = (client(service, endpoint, REGION) for service in ("ec2", "iam", "s3", "ssm"))
-    bucket, role = f"{project}-bucket", f"{project}-machine"
-    s3.create_bucket(Bucket=bucket)
-    trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    iam.create_role(RoleName=role, AssumeRolePolicyDocument=policy)
-    iam.create_instance_profile(InstanceProfileName=role)
-    iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
-    subnets = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
-    group = ec2.create_security_group(GroupName=project, Description="no inbound port", VpcId=subnets[0]["VpcId"])
-    disk = {"VolumeSize": 100, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
-    data = {
-        "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
-        "IamInstanceProfile": {"Name": role},
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
-        "SecurityGroupIds": [group["GroupId"]],
-    } | dict(template or {})
-    given = {name: value for name, value in data.items() if value is not None}
-    made = ec2.create_launch_template(LaunchTemplateName=project, LaunchTemplateData=given)["LaunchTemplate"]
-    stack = {
-        "project": project,
-        "region": REGION,
-        "bucket": bucket,
-        "prefix": "ec2",
-        "launch_template": made["LaunchTemplateId"],
-        "subnets": [subnet["SubnetId"] for subnet in sorted(subnets, key=lambda one: str(one["AvailabilityZone"]))[:3]],
-    }
-    for name, value in (("stack", json.dumps(stack)), ("image", IMAGE)):
-        ssm.put_parameter(Name=f"/{project}/{name}", Value=value, Type="String")
-    return Account(
-        project=project,
-        region=REGION,
-        bucket=bucket,
-        prefix="ec2",
-        launch_template=stack["launch_template"],
-        subnets=tuple(stack["subnets"]),
-        parameter=f"/{project}/stack",
-        image=f"/{project}/image",
-        role=role,
-    )
+    from tests.cloud.deployment import deploy  # it needs boto3, without which tests are skipped
+
+    deployment = deploy(lambda service: client(service, endpoint, REGION), ProjectName=project)
+    if template:
+        deployment.change_template(**template)
+    image = f"/{project}/image"
+    client("ssm", endpoint, REGION).put_parameter(Name=image, Value=IMAGE, Type="String")
+    return Account(**vars(deployment.stack), parameter=deployment.parameter, image=image, role=deployment.role)

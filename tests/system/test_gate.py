@@ -60,7 +60,8 @@ def clients(one_gate: Gate) -> Iterator[Clients]:
 def launch(ec2: Any, place: Account, **more: Any) -> str:
     """One machine by the launch template; its id."""
     given = {"MinCount": 1, "MaxCount": 1, "InstanceType": "g5.xlarge", "ImageId": IMAGE} | more
-    given |= {"LaunchTemplate": {"LaunchTemplateId": place.launch_template}, "SubnetId": place.subnets[0]}
+    template = {"LaunchTemplateId": place.launch_template, "Version": "$Latest"}
+    given |= {"LaunchTemplate": template, "SubnetId": place.subnets[0]}
     return str(ec2.run_instances(**given)["Instances"][0]["InstanceId"])
 
 
@@ -259,13 +260,16 @@ def test_the_launch_template_holds(clients: Clients, place: Account, s3_endpoint
     instance = launch(ec2, place, TagSpecifications=tags, InstanceMarketOptions={"MarketType": "spot"})
     (described,) = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
     assert described["MetadataOptions"]["HttpTokens"] == "required"
-    assert described["IamInstanceProfile"]["Arn"].endswith(f"/{place.role}")
+    profile = described["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+    (role,) = clients("iam").get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
+    assert role["RoleName"] == place.role
     assert described["InstanceLifecycle"] == "spot"
     assert {"Key": "run", "Value": "7"} in described["Tags"]
     volumes = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"] for disk in described["BlockDeviceMappings"]])
     (volume,) = volumes["Volumes"]
-    assert (volume["VolumeType"], volume["Encrypted"], volume["Size"]) == ("gp3", True, 100)
-    assert volume["Tags"] == [{"Key": "run", "Value": "7"}]
+    assert (volume["VolumeType"], volume["Encrypted"], volume["Size"]) == ("gp3", True, 150)
+    own, given = ({"Key": "loupe:project", "Value": place.project}, {"Key": "run", "Value": "7"})
+    assert sorted(volume["Tags"], key=lambda tag: str(tag["Key"])) == [own, given]
     ends = ec2.describe_instance_attribute(InstanceId=instance, Attribute="instanceInitiatedShutdownBehavior")
     assert ends["InstanceInitiatedShutdownBehavior"] == {"Value": "terminate"}
 
@@ -312,6 +316,23 @@ def test_a_new_instance_is_not_seen_at_once(
     assert refused(lambda: ec2.describe_instances(InstanceIds=[instance])) == "InvalidInstanceID.NotFound"
     time.sleep(0.6)
     assert instance in seen()
+
+
+def test_lists_come_in_pages(gate: Gate, clients: Clients, place: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "page", 2)
+    ec2 = clients("ec2")
+    launched = {launch(ec2, place) for _ in range(3)}
+    here = [{"Name": "subnet-id", "Values": [place.subnets[0]]}]
+    pages = list(ec2.get_paginator("describe_instances").paginate(Filters=here))
+    assert [len(page["Reservations"]) for page in pages] == [2, 1]
+    assert {one["InstanceId"] for page in pages for group in page["Reservations"] for one in group["Instances"]} == (
+        launched
+    )
+    assert len(ec2.describe_instances(InstanceIds=list(launched))["Reservations"]) == 3
+    gate.spot_prices({("g5.xlarge", f"us-east-1{zone}"): 0.4 for zone in "abcde"})
+    pages = list(ec2.get_paginator("describe_spot_price_history").paginate())
+    assert [len(page["SpotPriceHistory"]) for page in pages] == [2, 2, 1]
+    assert len({row["AvailabilityZone"] for page in pages for row in page["SpotPriceHistory"]}) == 5
 
 
 def test_prices_of_spot_machines(gate: Gate, clients: Clients) -> None:

@@ -53,7 +53,7 @@ def launch(gate: Gate, place: Account) -> Launch:
     def launch(script: str, kind: str = "g5.xlarge", place: Account = place, **more: Any) -> str:
         tags = {"loupe:project": place.project, "loupe:run": "run-1"}
         given = {
-            "LaunchTemplate": {"LaunchTemplateId": place.launch_template},
+            "LaunchTemplate": {"LaunchTemplateId": place.launch_template, "Version": "$Latest"},
             "ImageId": IMAGE,
             "InstanceType": kind,
             "SubnetId": place.subnets[1],
@@ -122,7 +122,7 @@ def test_a_machine_runs_its_user_data_and_shuts_down(hypervisor: Hypervisor, lau
 
 
 def test_the_metadata_of_a_machine(hypervisor: Hypervisor, launch: Launch, place: Account) -> None:
-    instance = launch(f"""
+    script = f"""
         service=$AWS_EC2_METADATA_SERVICE_ENDPOINT
         for try in '' '--header X-aws-ec2-metadata-token:wrong' '--request PUT'; do
             curl --silent --noproxy '*' --output /dev/null --write-out '%{{http_code}} ' $try $service/latest/meta-data/
@@ -138,7 +138,8 @@ def test_the_metadata_of_a_machine(hypervisor: Hypervisor, launch: Launch, place
         metadata dynamic/instance-identity/document > $HOME/identity
         metadata meta-data/iam/security-credentials/{place.role} > $HOME/credentials
         shutdown -h now
-    """)
+    """
+    instance = launch(script, MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"})
     machine = over(hypervisor, instance)
     assert machine.console().splitlines() == [
         "401 401 403 400",
