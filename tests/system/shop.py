@@ -226,6 +226,12 @@ class Shop:
             shown[key] = f"{shown[key]}\n{text}" if key == "links" and key in shown else shown.get(key, text)
         return shown
 
+    def verdicts(self, run: str) -> dict[str, str]:
+        """What the UI says first of each artifact of a run: its description by key, of several the latest."""
+        body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "UPDATED_DESC"}
+        found = self.ask("POST", "artifacts/filter", body)
+        return {one["key"]: str(one["description"]) for one in reversed(found)}
+
     def log(self, run: str) -> str:
         """All lines that a run logged."""
         lines: list[str] = []

@@ -36,7 +36,7 @@ def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Pat
             ended = shop.finish("retrain", compute="ec2", promote="never")
             assert ended["state_name"] == "Judged", shop.story(ended["id"]) + machines.describe()
             shown = shop.artifacts(ended["id"])
-            assert "USD** for training on EC2" in shown["machines"]
+            assert "USD** for training on EC2" in shop.verdicts(ended["id"])["machines"]
             assert "g5.xlarge" in shown["machines"]
             assert float(shown["training"]) == 100
             (machine,) = machines.machines()
