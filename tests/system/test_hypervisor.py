@@ -324,6 +324,17 @@ def test_a_machine_that_never_boots(hypervisor: Hypervisor, launch: Launch) -> N
     assert (hypervisor.running(), hypervisor.machines()) == ([instance], [])
 
 
+def test_a_machine_boots_when_its_launch_is_complete(hypervisor: Hypervisor, gate: Gate, place: Account) -> None:
+    """Else it might find no role: moto gives it one last."""
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "loupe:project", "Value": place.project}]}]
+    with gate.launching:
+        moto = client("ec2", gate.upstream, REGION)
+        moto.run_instances(MinCount=1, MaxCount=1, ImageId=IMAGE, TagSpecifications=tags)
+        time.sleep(0.5)
+        assert hypervisor.machines() == []
+    hypervisor.wait(1)
+
+
 def test_machines_of_another_project_are_left_alone(hypervisor: Hypervisor, launch: Launch, s3_endpoint: str) -> None:
     launch("sleep 60", place=account(s3_endpoint, f"loupe-{uuid4().hex[:12]}"))
     own = launch("sleep 60")
