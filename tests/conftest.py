@@ -1,5 +1,6 @@
 """Shared by all tests: small pictures, an index made of them, and an S3 server."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from loupe.imaging.files import write_png
 from loupe.imaging.resize import Pixels
 from loupe.patches.build import Source, build_index
 from loupe.patches.index import LowResolution, PatchIndex
+
+# In the background of a shell Ctrl-C is ignored, and would be by all that the tests start and send it to
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.servers", "tests.flows.runs"]
 
