@@ -34,7 +34,7 @@ def without_power() -> Iterator[None]:
 
 @pytest.fixture
 def horrors(tmp_path: Path) -> dict[str, Horror]:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # of the test, a worker, the session, the user
         folder.chmod(0o755)  # else nobody reaches any of them
     return make_horrors(tmp_path / "horrors")
 
