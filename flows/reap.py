@@ -35,8 +35,9 @@ from tabulate import tabulate
 from flows._supervise import UNKILLABLE
 from flows.child import grace, run
 from flows.settings import FOLDER
-from flows.workspace import NAME, Owner, locate, owner_file, read_owner
+from flows.workspace import Owner, locate, owner_file, read_owner
 from loupe.cli_ec2 import rented_here
+from loupe.cloud.records import RUN_NAME
 from loupe.errors import InputError
 
 SETTLED = timedelta(minutes=2)  # what has just ended may still be tidying up, what has just begun has no owner yet
@@ -133,7 +134,7 @@ def worktrees(project: Path) -> set[str]:
     folders = (project / FOLDER / "worktrees").glob("*")
     records = (project / FOLDER / "owners").glob("*.json")
     names = {folder.name for folder in folders} | {record.stem for record in records}
-    return {name for name in names if NAME.fullmatch(name)}
+    return {name for name in names if RUN_NAME.fullmatch(name)}
 
 
 def last_touched(project: Path, run: str) -> datetime:

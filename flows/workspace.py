@@ -29,12 +29,13 @@ import psutil
 from flows import child
 from flows.child import ChildError
 from flows.settings import FOLDER
+from loupe import git
+from loupe.cloud.records import RUN_NAME
 from loupe.errors import InputError
 from loupe.named import STORE
-from loupe.release.tags import ARTIFACT, FOREIGN, Tags
+from loupe.release.tags import ARTIFACT, Tags
 
 REMOTE = "origin"
-NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, and for a branch
 NEW = ("dvc.lock", "metrics", "params.yaml", ".dvc/remote")  # what a commit takes of untracked files
 TAGS = tuple(f"refs/tags/{ARTIFACT}{mark}*" for mark in "@#")  # the model's versions, and the moves of its aliases
 GIT = {
@@ -384,7 +385,7 @@ def locate(project: Path, run: str, say: Say) -> Workspace:
     Raises:
         InputError: the name cannot be a run's, or the project is no repository of git and DVC.
     """
-    if not NAME.fullmatch(run):
+    if not RUN_NAME.fullmatch(run):
         raise InputError(f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last")
     project = project.resolve()
     if not (project / ".dvc").is_dir() or not (project / ".git").exists():
@@ -595,7 +596,7 @@ def _git(
 
 def _environment() -> dict[str, str]:
     """That of this process, and git's configuration for a run, for each git that its commands start as well."""
-    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    env = git.environment()
     for number, (key, value) in enumerate(GIT.items(), first := int(env.get("GIT_CONFIG_COUNT") or 0)):
         env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return env | {"GIT_CONFIG_COUNT": str(first + len(GIT)), "GIT_TERMINAL_PROMPT": "0"}  # nobody would answer

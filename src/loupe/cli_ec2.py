@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from loupe.errors import InputError
 
 if TYPE_CHECKING:
-    from loupe.cloud.launch import Estimate
     from loupe.cloud.mailbox import Mailbox
-    from loupe.cloud.settings import Policy
+    from loupe.cloud.settings import Policy, Stack
 
 app = typer.Typer(help="Train on a GPU that is rented at AWS.", no_args_is_help=True)
 
@@ -61,7 +61,7 @@ def estimate(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        typer.echo(_table(found))
+        typer.echo(str(found))
 
 
 @app.command()
@@ -84,9 +84,8 @@ def launch(
     The stages before run here. Ctrl-C ends the machine; what it had reached is kept, and the same command goes on from
     there. docs/operations-ec2.md says what has to be set up.
     """
-    from loupe.cloud.launch import Launcher
-    from loupe.cloud.launch import estimate as of
-    from loupe.cloud.parcel import content_key
+    from loupe.cloud.launch import Launcher, Outcome
+    from loupe.cloud.parcel import content_key, is_up_to_date, stages_before
 
     project = Path.cwd()
     policy = _policy(budget, types, market)
@@ -95,35 +94,28 @@ def launch(
 
         apply_profile(profile)
     needed = _hours("", hours)
-    said: dict[str, Any] = {"run": run, "attempts": [], "usd": 0.0, "estimate": None}
     with _ending_orderly():
         _say("the stages before run here")
-        _dvc("repro", *_before(stage))
-        if _is_up_to_date(stage):
+        _dvc("repro", *stages_before(project, stage))
+        if is_up_to_date(project, stage):
             _say(f"the stage {stage} is up to date: there is nothing to launch")
+            outcome = Outcome(run, (), 0.0, None)
         else:
-            said["run"] = name = run or f"{stage}-{content_key(project, stage, dirty=dirty)[:16]}"
-            launcher = Launcher(project, name, policy, _say)
-            found = None
-            if launcher.is_under_way():
-                _say("a launcher before this one has left a machine, or a result")
-            else:
-                found = of(policy, launcher.stack, needed)
-                _say(_table(found))
+            name = run or f"{stage}-{content_key(project, stage, dirty=dirty)[:16]}"
             _say(f"run {name}; from elsewhere: loupe ec2 logs -f {name}")
+            launcher = Launcher(project, name, policy, _say)
             rented = rented_here(project)
             rented.mkdir(parents=True, exist_ok=True)
             (rented / name).touch()
             outcome = launcher.compute(needed, stage=stage, dirty=dirty, environment=_facts(policy))
-            said |= dataclasses.asdict(outcome) | {"estimate": dataclasses.asdict(found) if found else None}
             machines = [one for one in outcome.attempts if one.instance]
             many = f"{len(machines)} machine{'s' * (len(machines) != 1)}"
-            estimated = f", estimated {found.usd:.2f}" if found else ""
+            estimated = f", estimated {outcome.estimate.usd:.2f}" if outcome.estimate else ""
             _say(f"{name}: done by {many}; cost {outcome.usd:.2f} USD{estimated}")
         if rest:
-            _dvc("repro", "--pull", LOUPE_RUN_ID=said["run"], LOUPE_COST_USD=f"{said['usd']:.4f}")
+            _dvc("repro", "--pull", LOUPE_RUN_ID=outcome.run, LOUPE_COST_USD=f"{outcome.usd:.4f}")
     if as_json:
-        typer.echo(json.dumps(said, indent=2))
+        typer.echo(json.dumps(dataclasses.asdict(outcome), indent=2))
 
 
 @app.command()
@@ -132,13 +124,13 @@ def status(as_json: AsJson = False) -> None:
     from tabulate import tabulate
 
     from loupe.cloud.fleet import Fleet
-    from loupe.cloud.mailbox import Mailbox
-    from loupe.cloud.settings import load_policy, read_stack
+    from loupe.cloud.records import stamp
 
-    stack = read_stack(load_policy(POLICY).parameter)
+    stack = _stack()
     rows = []
     for one in Fleet(stack).all():
-        said = Mailbox(stack.bucket, stack.prefix, one.run).read_status() if one.run else None
+        said = _mailbox(stack, one.run).read_status() if one.run else None
+        said = said if said and said.attempt == one.attempt else None
         row = {
             "run": one.run,
             "instance": one.id,
@@ -146,10 +138,10 @@ def status(as_json: AsJson = False) -> None:
             "market": one.market,
             "zone": one.zone,
             "state": one.state,
-            "launched": f"{one.launched:%Y-%m-%dT%H:%M:%SZ}",
+            "launched": stamp(one.launched),
             "deadline": one.deadline,
-            "phase": said.phase if said and said.attempt == one.attempt else "",
-            "message": said.message if said and said.attempt == one.attempt else "",
+            "phase": said.phase if said else "",
+            "message": said.message if said else "",
         }
         rows.append(row)
     if as_json:
@@ -164,7 +156,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Print what the machines of a run have printed."""
-    mailbox = _mailbox(run)
+    mailbox = _mailbox(_stack(), run)
     mailbox.read_order()  # refuses a run that there is none of
     cursor = ""
     while True:
@@ -209,10 +201,9 @@ def reap(
     """End machines that are past their deadline or that nobody watches any more; list disks that were left."""
     from loupe.cloud.fleet import Fleet
     from loupe.cloud.reap import reap as clean
-    from loupe.cloud.settings import load_policy, read_stack
 
     try:
-        stack = read_stack(load_policy(POLICY).parameter)
+        stack = _stack()
     except InputError as error:
         if not if_set_up:
             raise
@@ -220,7 +211,7 @@ def reap(
         typer.echo(json.dumps({"machines": [], "left": []}) if as_json else "not set up")
         return
     fleet = Fleet(stack)
-    verdicts = clean(fleet, _mailbox, datetime.now(UTC), orphan_minutes)
+    verdicts = clean(fleet, partial(_mailbox, stack), datetime.now(UTC), orphan_minutes)
     left = fleet.leftovers()
     machines = [
         {"id": one.instance.id, "run": one.instance.run, "outcome": one.outcome, "why": one.reason} for one in verdicts
@@ -269,14 +260,15 @@ def _policy(budget: float | None, types: list[str] | None, market: str | None) -
     """ec2.yaml, with what was said on the command line instead."""
     from loupe.cloud.settings import load_policy
 
-    changes: dict[str, Any] = {}
-    if budget is not None:
-        changes["budget_usd"] = budget
-    if types:
-        changes["types"] = tuple(types)
-    if market:
-        changes["markets"] = (market,)
-    return dataclasses.replace(load_policy(POLICY), **changes)
+    said = {"budget_usd": budget, "types": types, "markets": [market] if market else None}
+    return load_policy(POLICY, **{key: value for key, value in said.items() if value is not None})
+
+
+def _stack() -> Stack:
+    """What the account holds for this project."""
+    from loupe.cloud.settings import load_policy, read_stack
+
+    return read_stack(load_policy(POLICY).parameter)
 
 
 def _hours(profile: str, hours: float | None) -> Callable[[str], float]:
@@ -301,46 +293,12 @@ def _hours(profile: str, hours: float | None) -> Callable[[str], float]:
     return lambda kind: tflop / sustained(kind) / 3600
 
 
-def _table(found: Estimate) -> str:
-    from tabulate import tabulate
-
-    rows = [
-        [offer.rung.type, offer.rung.market, offer.rung.zone, f"{offer.rung.price:.3f}", f"{offer.hours:.2f}",
-         f"{offer.usd:.2f}"]
-        for offer in found.offers
-    ]  # fmt: skip
-    headers = ["type", "market", "zone", "USD/hour", "hours", "USD"]
-    return (
-        tabulate(rows, headers, disable_numparse=True)
-        + f"\nestimate: {found.usd:.2f} USD on the first; the budget is {found.bound:.2f} USD"
-    )
-
-
-def _before(stage: str) -> list[str]:
-    """The stages whose outputs a stage reads, and those that these read."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        graph = repo.index.graph
-        (here,) = [one for one in graph if getattr(one, "name", "") == stage] or [None]
-        if here is None:
-            raise InputError(f"dvc.yaml: there is no stage {stage}")
-        return [one.addressing for one in graph.successors(here) if getattr(one, "name", "")]
-
-
 def _dvc(*arguments: str, **environment: str) -> None:
     """DVC in this folder, its lines on stderr; it ends with this process's group."""
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, env=os.environ | environment, stdout=sys.stderr, check=False)
     if done.returncode:
         raise InputError(f"`dvc {' '.join(arguments)}` failed with code {done.returncode}; it says above why")
-
-
-def _is_up_to_date(stage: str) -> bool:
-    """Whether DVC finds nothing to do for a stage."""
-    command = [sys.executable, "-m", "dvc", "status", "--json", stage]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    return done.returncode == 0 and not json.loads(done.stdout or "{}")
 
 
 def _facts(policy: Policy) -> Mapping[str, str]:
@@ -354,11 +312,9 @@ def _facts(policy: Policy) -> Mapping[str, str]:
     return {"LOUPE_DEVICE": "cuda"} | said if all(map(has_gpu, policy.types)) else said
 
 
-def _mailbox(run: str) -> Mailbox:
+def _mailbox(stack: Stack, run: str) -> Mailbox:
     from loupe.cloud.mailbox import Mailbox
-    from loupe.cloud.settings import load_policy, read_stack
 
-    stack = read_stack(load_policy(POLICY).parameter)
     return Mailbox(stack.bucket, stack.prefix, run)
 
 

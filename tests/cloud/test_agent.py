@@ -112,10 +112,10 @@ def test_a_stage_is_computed_and_its_result_comes_back(mailbox: Mailbox, s3: S3,
 def test_whatever_takes_the_machine_away_the_next_one_goes_on(
     way: str, mailbox: Mailbox, s3: S3, metadata: MetadataServer, start: Start, tmp_path: Path
 ) -> None:
-    toy = shipped(mailbox, s3, tmp_path, steps=60)
+    toy = shipped(mailbox, s3, tmp_path, steps=100)  # ten seconds at least, so that the deadline comes before the end
     agent = start(1, LOUPE_STOP_AT=str(time.time() + (8 if way == "deadline" else 3600)))
     if way != "deadline":
-        until(logged(mailbox, "step 3/60"), "the third step")
+        until(logged(mailbox, "step 3/100"), "the third step")
     if way == "notice":
         metadata.interrupt()
     elif way == "SIGTERM":
@@ -123,7 +123,7 @@ def test_whatever_takes_the_machine_away_the_next_one_goes_on(
     status, log = ended(mailbox, agent)
     assert status.phase == "interrupted"
     assert {"notice": "EC2 is going to terminate", "SIGTERM": "SIGTERM", "deadline": "deadline"}[way] in status.message
-    steps = log.count("/60")
+    steps = log.count("/100")
     assert mailbox.read_result() is None
     metadata.answers.pop("/latest/meta-data/spot/instance-action", None)
     status, log = ended(mailbox, start(2))
@@ -131,7 +131,7 @@ def test_whatever_takes_the_machine_away_the_next_one_goes_on(
     if steps:
         assert f"going on from step {steps}" in log
     receive(toy.folder, mailbox, print)
-    assert (toy.folder / "models/model").read_text() == f"60 steps on {sum(range(256)) * 4000}"
+    assert (toy.folder / "models/model").read_text() == f"100 steps on {sum(range(256)) * 4000}"
 
 
 def test_a_machine_that_vanishes_costs_a_second_of_work(mailbox: Mailbox, s3: S3, start: Start, tmp_path: Path) -> None:

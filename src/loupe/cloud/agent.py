@@ -11,7 +11,6 @@ stage works on; what must get there in the end is tried for some minutes.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -30,7 +29,7 @@ from types import FrameType
 from typing import TypeVar
 
 from loupe.cloud.aws import CredentialsError, UnreachableError
-from loupe.cloud.bootstrap import BEAT, NOTICE, Interrupted, Metadata
+from loupe.cloud.bootstrap import BEAT, NOTICE, Interrupted, Metadata, arguments
 from loupe.cloud.checkpoints import Checkpoints
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.parcel import LOCK, check_remote, fetch_inputs, git, key_of, needs_of
@@ -377,11 +376,7 @@ def use_remote(project: Path, remote: Mapping[str, str]) -> None:
 
 def main() -> None:
     """Work on an order, as bootstrap.py asks for."""
-    parser = argparse.ArgumentParser(description="What works on a rented machine.")
-    parser.add_argument("--bucket", required=True)
-    parser.add_argument("--prefix", required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--attempt", required=True, type=int)
+    parser = arguments("What works on a rented machine.")
     parser.add_argument("--instance", required=True)
     parser.add_argument("--began", required=True)
     given = parser.parse_args()

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -196,16 +196,15 @@ class Machine:
 
     def insist(self, *command: str) -> None:
         """`call`, and again where it fails, with pauses: a mirror may be away, or the machine be updating itself."""
-        for left in reversed(range(TRIES)):
+        for is_last in _tries(TRIES):
+            self._check()
             try:
                 self.call(*command)
                 return
             except FailedError as error:
-                if not left:
+                if is_last:
                     raise
                 self.say(f"{error}; trying again")
-            time.sleep(PAUSE * 2 ** (TRIES - 1 - left))
-            self._check()
 
     def fetch(self, name: str, path: Path, sha256: str | None = None) -> None:
         """Bring an object of the run's folder to a file.
@@ -213,14 +212,13 @@ class Machine:
         Raises:
             FailedError: it cannot be had, or is not what the order says.
         """
-        for left in reversed(range(TRIES)):
+        for is_last in _tries(TRIES):
             done = _aws(f"{self._folder}/{name}", str(path))
             if not done:
                 break
             self._check()
-            if not left:
+            if is_last:
                 raise FailedError(f"{self._folder}/{name}: {done}")
-            time.sleep(PAUSE * 2 ** (TRIES - 1 - left))
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise FailedError(f"{self._folder}/{name}: refused: it is not what order.json says")
 
@@ -273,12 +271,7 @@ class Machine:
                 del self._unsent[:count]
 
     def _put(self, name: str, data: bytes, tries: int) -> bool:
-        for left in reversed(range(tries)):
-            if not _aws("-", f"{self._folder}/{name}", data):
-                return True
-            if left:
-                time.sleep(PAUSE * 2 ** (tries - 1 - left))
-        return False
+        return any(not _aws("-", f"{self._folder}/{name}", data) for _ in _tries(tries))
 
 
 def prepare(machine: Machine, home: Path) -> tuple[dict[str, Any], Path, Path]:
@@ -374,14 +367,18 @@ def work(machine: Machine, order: Mapping[str, Any], project: Path, python: Path
     return agent.returncode
 
 
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What bootstrap and agent are told: whose machine this is."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in ("--bucket", "--prefix", "--run"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--attempt", required=True, type=int)
+    return parser
+
+
 def main() -> int:
     """Prepare the machine and let the agent work; 0 if somebody has been told how it ended, and it was no failure."""
-    parser = argparse.ArgumentParser(description="What a rented machine runs first.")
-    parser.add_argument("--bucket", required=True)
-    parser.add_argument("--prefix", required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--attempt", required=True, type=int)
-    given = parser.parse_args()
+    given = arguments("What a rented machine runs first.").parse_args()
     machine = Machine(given.bucket, given.prefix, given.run, given.attempt)
     home = Path(os.environ.get("LOUPE_HOME") or "/opt/loupe")
 
@@ -402,6 +399,14 @@ def main() -> int:
         machine.end("failed", f"{type(error).__name__}: {error}")
         return 1
     return work(machine, order, project, python)
+
+
+def _tries(count: int) -> Iterator[bool]:
+    """So many tries, with longer and longer pauses between them; whether it is the last."""
+    for number in range(count):
+        if number:
+            time.sleep(PAUSE * 2 ** (number - 1))
+        yield number == count - 1
 
 
 def _aws(source: str, target: str, data: bytes | None = None) -> str:

@@ -23,17 +23,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tabulate import tabulate
+
 from loupe.cloud.aws import CredentialsError, UnreachableError
-from loupe.cloud.fleet import CapacityError, Fleet
+from loupe.cloud.fleet import ALIVE, CapacityError, Fleet
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.parcel import content_key, receive, ship
 from loupe.cloud.prices import ladder, spent
-from loupe.cloud.records import ENDS, Attempt, Instance, Rung, Status, moment, now
+from loupe.cloud.records import ENDS, Attempt, Instance, Rung, Status, moment, now, stamp
 from loupe.cloud.settings import Policy, Stack, find_image, read_stack
 from loupe.cloud.userdata import LEAVE, render, upload_bootstrap
 from loupe.errors import InputError
 
-ALIVE = ("pending", "running")
 SETUP_HOURS = 0.25  # until a machine has booted, installed packages and fetched what it reads
 LEAST_SHARE = 0.1  # of the work: no more is taken to be done before the result is there
 LOSSES = 2  # of machines on demand, which nobody takes away: more are no chance
@@ -81,14 +82,30 @@ class Estimate:
     usd: float
     bound: float
 
+    def __str__(self) -> str:
+        rows = [
+            (
+                one.rung.type,
+                one.rung.market,
+                one.rung.zone,
+                f"{one.rung.price:.3f}",
+                f"{one.hours:.2f}",
+                f"{one.usd:.2f}",
+            )
+            for one in self.offers
+        ]
+        table = tabulate(rows, ["type", "market", "zone", "USD/hour", "hours", "USD"], disable_numparse=True)
+        return f"{table}\nestimate: {self.usd:.2f} USD on the first; the budget is {self.bound:.2f} USD"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its attempts, and what they cost together in USD."""
+    """How a run ended: its attempts, what they cost together in USD, and the estimate, unless it was under way."""
 
     run: str
     attempts: tuple[Attempt, ...]
     usd: float
+    estimate: Estimate | None
 
 
 def estimate(policy: Policy, stack: Stack, hours: Hours) -> Estimate:
@@ -147,10 +164,6 @@ class Launcher:
         self._name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._mine: dict[int, Attempt] = {}  # attempts that this launcher made or took over, as they were saved last
 
-    def is_under_way(self) -> bool:
-        """Whether the run has a result that is paid for already, or a machine that works for it."""
-        return self.mailbox.read_result() is not None or bool(self._alive())
-
     def compute(
         self, hours: Hours, *, stage: str = "train", dirty: bool = False, environment: Mapping[str, str] | None = None
     ) -> Outcome:
@@ -170,16 +183,10 @@ class Launcher:
                 does not answer.
         """
         self._check_template()
-        if not self.is_under_way():
-            first = estimate(self.policy, self.stack, hours).offers[0]  # refuses before anything is sent
-            if first.hours > self.policy.deadline_hours:
-                self._say(
-                    f"the work is estimated to take {first.hours:.1f} hours, and the deadline comes after "
-                    f"{self.policy.deadline_hours:g}; what is reached by then is kept"
-                )
         self._wait_for_another()
+        estimated = None if self._is_under_way() else self._estimate(hours)
         with self._beating():
-            self._order(stage, dirty, environment or {})
+            self._order(stage, dirty, environment or {}, under_way=estimated is None)
             try:
                 self._settle()
                 while self.mailbox.read_result() is None:
@@ -189,7 +196,8 @@ class Launcher:
                         self._watch(self._launch(hours), "")
             finally:
                 self._end_all()
-        outcome = self.outcome()
+        attempts = self.mailbox.attempts()
+        outcome = Outcome(self.run, tuple(attempts), spent(attempts, datetime.now(UTC)), estimated)
         receive(self._project, self.mailbox, self._say)
         return outcome
 
@@ -207,10 +215,28 @@ class Launcher:
         self.fleet.wait_gone(machines, GONE)
         return machines
 
-    def outcome(self) -> Outcome:
-        """The run so far."""
-        attempts = self.mailbox.attempts()
-        return Outcome(self.run, tuple(attempts), spent(attempts, datetime.now(UTC)))
+    def _is_under_way(self) -> bool:
+        """Whether the run has a result that is paid for already, or a machine that works for it.
+
+        Or was asked for one just now: EC2 may not show it yet, and it may be fetching what was shipped.
+        """
+        asked = any(not one.ended and _age(one) < RECENT for one in self.mailbox.attempts())
+        under_way = asked or self.mailbox.read_result() is not None or bool(self._alive())
+        if under_way:
+            self._say("a launcher before this one has left a result, a machine or a request for one")
+        return under_way
+
+    def _estimate(self, hours: Hours) -> Estimate:
+        """Say what it would cost; refuses before anything is sent."""
+        estimated = estimate(self.policy, self.stack, hours)
+        self._say(str(estimated))
+        first = estimated.offers[0]
+        if first.hours > self.policy.deadline_hours:
+            self._say(
+                f"the work is estimated to take {first.hours:.1f} hours, and the deadline comes after "
+                f"{self.policy.deadline_hours:g}; what is reached by then is kept"
+            )
+        return estimated
 
     def _wait_for_another(self) -> None:
         """Until a launcher that was killed counts as such.
@@ -235,12 +261,12 @@ class Launcher:
             if newer and newer != found:
                 raise InputError(f"another launcher works for run {self.run}; follow it: loupe ec2 logs -f {self.run}")
 
-    def _order(self, stage: str, dirty: bool, environment: Mapping[str, str]) -> None:
+    def _order(self, stage: str, dirty: bool, environment: Mapping[str, str], under_way: bool) -> None:
         """Ship the work, unless a machine is at it already."""
         known = self.mailbox.find_order()
         if known and (known.stage, known.key) != (stage, content_key(self._project, stage, dirty=dirty)):
             raise InputError(f"{self.run}: this run was ordered for other code, parameters or data; name another one")
-        if known and self.is_under_way():
+        if known and under_way:
             return
         ship(
             self._project,
@@ -381,8 +407,8 @@ class Launcher:
             zone=rung.zone,
             subnet=rung.subnet,
             price=rung.price,
-            deadline=f"{deadline:%Y-%m-%dT%H:%M:%SZ}",
-            began=f"{begun:%Y-%m-%dT%H:%M:%SZ}",
+            deadline=stamp(deadline),
+            began=stamp(begun),
         )
 
     def _ask(self, attempt: Attempt, rung: Rung, image: str) -> Attempt:

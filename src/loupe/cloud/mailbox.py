@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +26,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from loupe.cloud import aws
-from loupe.cloud.records import Attempt, Order, Result, Status, moment, now
+from loupe.cloud.records import RUN_NAME, Attempt, Order, Result, Status, moment, now
 from loupe.errors import InputError
 from loupe.s3 import error_code
 
-RUN = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for a folder, a tag, and a branch
 ABSENT = ("404", "NoSuchKey")
 LOST = ("412", "409", "PreconditionFailed", "ConditionalRequestConflict")  # another one was quicker
 TRIES = 3  # of reading an answer
@@ -52,7 +50,7 @@ class Mailbox:
     """
 
     def __init__(self, stack_bucket: str, prefix: str, run: str) -> None:
-        if not RUN.fullmatch(run):
+        if not RUN_NAME.fullmatch(run):
             raise InputError(
                 f"{run!r} cannot name a run: use letters, digits, `.`, `_`, `-`; begin with none of the last"
             )

@@ -16,7 +16,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -34,14 +33,13 @@ from loupe.cloud.checkpoints import Checkpoints
 from loupe.cloud.mailbox import Mailbox
 from loupe.cloud.records import Order, Remote
 from loupe.errors import InputError
+from loupe.git import environment as environment_of_git
 from loupe.names import printable, safe_name
 from loupe.s3 import SCHEME
 
 LOCK = "dvc.lock"
 RECORDS = ("params.yaml", LOCK, "metrics/*", "*.dvc")  # what a recipe writes: their changes belong to a run
 SECRET = re.compile(r"SECRET|PASSWORD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE")  # in names of variables
-# What git tells its hooks and aliases: the repository of whoever called us.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 EVERY, LOOK = 5.0, 0.05  # seconds between lines of progress, and until it is looked again
 SHOWN = 5  # names in an error
 FRESH = 15.0  # days: the stack has S3 remove inputs after 30, and a run may take some
@@ -252,7 +250,7 @@ def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
             found += new
         for one in sorted(before, key=str) if current else ():
             if one.status():
-                makers = " ".join(sorted(maker.name for maker in graph.successors(this) if maker.cmd))
+                makers = " ".join(_makers(repo, this))
                 raise InputError(
                     f"{one.name if one.cmd else one.path_in_repo}: not up to date, and {stage} depends on it; "
                     f"run `dvc repro {makers or stage}` first"
@@ -273,6 +271,25 @@ def needs_of(project: Path, stage: str, *, current: bool = True) -> Needs:
         tracked = {one.path_in_repo for one in repo.index.stages if one.path_in_repo.endswith(".dvc")} - read
         loose = [Path(out.fs_path).relative_to(project).as_posix() for out in this.outs if not out.use_cache]
     return Needs(inputs, tuple(code), tuple(sorted(tracked)), tuple(loose))
+
+
+def stages_before(project: Path, stage: str) -> list[str]:
+    """The stages that make what a stage reads.
+
+    Raises:
+        InputError: there is no such stage, or DVC cannot read the project.
+    """
+    with _opened(project) as repo:
+        return _makers(repo, _stage(repo, stage))
+
+
+def is_up_to_date(project: Path, stage: str) -> bool:
+    """Whether DVC would not run a stage.
+
+    Raises:
+        InputError: there is no such stage, or DVC cannot read the project.
+    """
+    return not _changes(project, stage)
 
 
 def content_key(project: Path, stage: str, *, dirty: bool = False) -> str:
@@ -469,6 +486,10 @@ def _stage(repo: Any, name: str) -> Any:
     raise InputError(f"dvc.yaml: there is no stage {name}")
 
 
+def _makers(repo: Any, stage: Any) -> list[str]:
+    return sorted(maker.name for maker in repo.index.graph.successors(stage) if maker.cmd)
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Within the block errors of DVC become sentences."""
@@ -489,7 +510,7 @@ def _dvc(project: Path, *arguments: str) -> None:
 
 
 def _git(folder: Path, *arguments: str, stdin: bytes | None = None, index: Path | None = None) -> bytes:
-    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    env = environment_of_git()
     if index:
         env["GIT_INDEX_FILE"] = str(index)
     command = ["git", *arguments]

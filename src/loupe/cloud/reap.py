@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from loupe.cloud.fleet import Fleet
-from loupe.cloud.records import ENDS, Attempt, Instance, Status, moment
+from loupe.cloud.records import ENDS, Attempt, Instance, Status, moment, stamp
 from loupe.errors import InputError
 
 GRACE = timedelta(minutes=5)  # for a machine that is just ending by itself
@@ -143,5 +143,5 @@ def _by_mail(mail: Mail, instance: Instance, now: datetime, patience: timedelta)
 def _close(mail: Mail, instance: Instance, now: datetime, reason: str) -> None:
     for attempt in mail.attempts():
         if attempt.number == instance.attempt and attempt.instance in ("", instance.id) and not attempt.ended:
-            ended = f"{now:%Y-%m-%dT%H:%M:%SZ}"
-            mail.save(dataclasses.replace(attempt, instance=instance.id, ended=ended, outcome=f"reaped: {reason}"))
+            known = dataclasses.replace(attempt, instance=instance.id, ended=stamp(now), outcome=f"reaped: {reason}")
+            mail.save(known)

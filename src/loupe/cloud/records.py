@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,25 +18,32 @@ from typing import Literal, Self
 
 from loupe.errors import InputError
 
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+RUN_NAME = re.compile(r"(?![.-])(?!.*\.\.)[A-Za-z0-9._-]{1,100}(?<!\.)(?<!\.lock)")  # fit for folder, tag and branch
 Market = Literal["spot", "on-demand"]
 # preparing: code and packages; working: the stage runs; the other three are ends. interrupted: it can go on elsewhere
 Phase = Literal["preparing", "working", "interrupted", "failed", "done"]
 ENDS = ("interrupted", "failed", "done")
 
 
+def stamp(time: datetime) -> str:
+    """A time in UTC to the second, as all records carry it: 2026-01-31T12:00:00Z."""
+    return f"{time:{TIME}}"
+
+
 def now() -> str:
-    """The time in UTC to the second, as all records carry it: 2026-01-31T12:00:00Z."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The `stamp` of this moment."""
+    return stamp(datetime.now(UTC))
 
 
 def moment(text: str) -> datetime:
-    """What `now` wrote.
+    """What `stamp` wrote.
 
     Raises:
         InputError: it is something else.
     """
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(text, TIME).replace(tzinfo=UTC)
     except ValueError:
         raise InputError(f"{text!r} is no time such as 2026-01-31T12:00:00Z") from None
 

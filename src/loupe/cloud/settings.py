@@ -67,8 +67,12 @@ class Stack:
     subnets: Annotated[tuple[Annotated[str, Field(pattern=r"^subnet-")], ...], Field(min_length=1)]
 
 
-def load_policy(path: Path = Path("ec2.yaml")) -> Policy:
+def load_policy(path: Path = Path("ec2.yaml"), **instead: Any) -> Policy:
     """Read and check `ec2.yaml`.
+
+    Args:
+        path: the file.
+        instead: values that count instead of its own.
 
     Raises:
         InputError: it is missing, no YAML, or holds an unknown, missing or out-of-range key.
@@ -82,7 +86,9 @@ def load_policy(path: Path = Path("ec2.yaml")) -> Policy:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
     try:
-        return TypeAdapter(Policy).validate_json(json.dumps(values, default=str))  # strict, yet makes tuples of lists
+        return TypeAdapter(Policy).validate_json(
+            json.dumps(values | instead, default=str)
+        )  # strict, yet makes tuples of lists
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {_explain(item, Policy)}" for item in error.errors())) from None
 

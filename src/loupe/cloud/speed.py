@@ -5,9 +5,9 @@ from __future__ import annotations
 from loupe.errors import InputError
 
 # TFLOP/s that training is taken to sustain on one GPU: a third of what its data sheet names for the numbers that are
-# used there (bfloat16 with float32 sums), less where memory is the limit. The T4 computes bfloat16 by detours.
+# used there (bfloat16 with float32 sums), less where memory is the limit. The T4 has no bfloat16: it trains in float32.
 SUSTAINED = {
-    "g4dn": 2.0,  # T4
+    "g4dn": 2.7,  # T4
     "g5": 25.0,  # A10G
     "g6": 25.0,  # L4: twice the A10G's operations at half its memory bandwidth
     "g6e": 110.0,  # L40S

@@ -7,7 +7,8 @@ import io
 import re
 from pathlib import Path
 
-from loupe.cloud.mailbox import RUN, Mailbox
+from loupe.cloud.mailbox import Mailbox
+from loupe.cloud.records import RUN_NAME
 from loupe.errors import InputError
 
 SCRIPT = Path(__file__).with_name("userdata.sh")
@@ -17,7 +18,7 @@ LEAVE = 120  # seconds before the deadline when the stage is told to stop, as be
 ALLOWED = {  # they come to stand in a shell script
     "BUCKET": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
     "PREFIX": re.compile(r"([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?"),
-    "RUN": RUN,
+    "RUN": RUN_NAME,
     "REGION": re.compile(r"[a-z0-9-]+"),
     "ATTEMPT": re.compile(r"[1-9][0-9]*"),
     "MINUTES": re.compile(r"[1-9][0-9]*"),

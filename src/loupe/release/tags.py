@@ -10,17 +10,15 @@ can always be made anew from it.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from loupe import git
 from loupe.release.versions import NUMBER, Event, RegistryError, Version
 
 ARTIFACT = "rdn-x2"  # the name of the model in GTO's tags and in dvc.yaml
-# Git says by these to its hooks which repository it works in; a command that a hook starts may mean another.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Tags:
         return True
 
     def _git(self, *arguments: str, by: str = "", moment: str = "") -> str:
-        environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        environment = git.environment()
         if by:
             # The same event gives the same tag in every clone, byte for byte: nothing of this machine may be in it.
             environment |= {

@@ -124,7 +124,7 @@ def prepare(plain: bool = False) -> Fabric:
     if threads := _whole_number("LOUPE_THREADS"):
         torch.set_num_threads(threads)
     device = choose_device()
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", _whole_number("LOUPE_DEVICES") or 1))
     world = int(os.environ.get("WORLD_SIZE", here))
     fabric = Fabric(
