@@ -1,19 +1,51 @@
-"""The flow `retrain`, ordered as in the UI, with the training on a rented machine."""
+"""The flow `retrain`, ordered in the UI by a browser, with the training on a rented machine."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 from tests.conftest import S3
 from tests.system.gate import Gate, client
 from tests.system.hypervisor import Hypervisor, account, bake
-from tests.system.shop import Shop
+from tests.system.shop import Shop, until
 from tests.system.test_ec2 import FAST, POLICY, PRICES, ZONES
 
 pytestmark = pytest.mark.timeout(900)
+
+
+def order(shop: Shop, name: str, choices: dict[str, str]) -> str:
+    """Start a run as people do: open the form of a deployment, choose other values for those shown, submit; its id."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.fail("no Chromium: `apt-get install chromium`, or name its program in CHROMIUM")
+    known = {run["id"] for run in shop.runs_of(name)}
+
+    def begun() -> set[str]:
+        return {run["id"] for run in shop.runs_of(name)} - known
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=program, args=options)
+        try:
+            page = chromium.new_page(viewport={"width": 1440, "height": 1400})
+            server = shop.api.removesuffix("/api")
+            page.goto(f"{server}/deployments/deployment/{shop.deployment(name)['id']}/run")
+            for shown, wanted in choices.items():
+                page.get_by_role("button", name=shown, exact=True).press("ArrowDown", timeout=60_000)
+                page.get_by_role("option", name=wanted, exact=True).click()
+                expect(page.get_by_role("button", name=wanted, exact=True)).to_be_visible()
+            page.get_by_role("button", name="Submit").click()
+            until(60, begun, page.locator("body").inner_text)
+            (run,) = begun()
+            return run
+        finally:
+            chromium.close()
 
 
 def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Path) -> None:
@@ -22,7 +54,7 @@ def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Pat
         gate.offerings(ZONES)
         there = account(gate.upstream, f"shop-{uuid4().hex[:8]}")
         s3 = S3(gate.url, there.bucket, client("s3", gate.upstream, there.region))
-        shop = Shop(tmp_path, s3, **FAST)
+        shop = Shop(tmp_path, s3, PREFECT_SERVER_UI_ENABLED="true", **FAST)
         policy = POLICY.format(parameter=there.parameter, image=there.image, budget=20, hours=12, losses=3)
         (shop.folder / "ec2.yaml").write_text(policy)
         shop.commit("Set the policy")
@@ -33,7 +65,9 @@ def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Pat
             ) as machines,
             shop.up(),
         ):
-            ended = shop.finish("retrain", compute="ec2", promote="never")
+            run = order(shop, "retrain", {"local": "ec2", "ask": "never"})
+            assert {"compute": "ec2", "promote": "never"}.items() <= shop.state(run)["parameters"].items()
+            ended = shop.end_of(run)
             assert ended["state_name"] == "Judged", shop.story(ended["id"]) + machines.describe()
             shown = shop.artifacts(ended["id"])
             assert "USD** for training on EC2" in shop.verdicts(ended["id"])["machines"]
