@@ -242,6 +242,10 @@ def evaluate(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Score the model's x8 self-ensemble as well: eight times as slow.")
     ] = False,
+    unseen_by: Annotated[
+        Path | None,
+        typer.Option(metavar="INDEX", help="Stop if a picture nearly equals one that this patch index trains on."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for figures and the report page.")] = None,
     own_range: Annotated[
         bool, typer.Option("--own-range", help="In the report, also an error map of each picture's own range.")
@@ -256,7 +260,7 @@ def evaluate(
     from tqdm import tqdm
 
     from loupe.evaluation import methods
-    from loupe.evaluation.pairs import held_out, read_pairs
+    from loupe.evaluation.pairs import held_out, read_pairs, unseen
     from loupe.evaluation.run import Outputs, to_json
     from loupe.evaluation.run import evaluate as run
     from loupe.evaluation.tables import slices_table, summary_table
@@ -287,6 +291,8 @@ def evaluate(
         pictures = held_out(index)
     else:
         pictures = read_pairs(hr, lr, sr, scored.scale, fail)
+    if unseen_by:
+        pictures = unseen(pictures, PatchIndex(unseen_by))
     bar = tqdm(pictures, unit="picture", disable=not sys.stderr.isatty())
     report = run(bar, scored, compared, outputs)
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"

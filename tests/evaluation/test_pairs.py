@@ -1,5 +1,6 @@
 """Which files belong together, and what is said when they do not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from PIL import Image
 from tests.conftest import picture
 
-from loupe.evaluation.pairs import Pair, match_files, read_pairs, set_name
+from loupe.errors import InputError
+from loupe.evaluation.pairs import Pair, held_out, match_files, read_pairs, set_name, unseen
 from loupe.imaging.files import ImageError, write_png
 from loupe.imaging.resize import downscale
+from loupe.patches.index import PatchIndex
 
 
 def paths(folder: str, *names: str) -> list[Path]:
@@ -97,3 +100,16 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         read(tmp_path / "missing")
     with pytest.raises(ImageError, match="no images here"):
         read(tmp_path)
+
+
+def test_pictures_that_were_trained_on_are_not_scored(make_index: Callable[..., PatchIndex]) -> None:
+    index = make_index(train=3, valid=2)
+    unknown = list(held_out(index))
+    assert list(unseen(unknown, index)) == unknown
+    number, row = next((number, row) for number, row in enumerate(index.images) if row.split == "train")
+    brighter = np.minimum(index.hr(number), 250) + 5
+    known = Pair("Set5", "baby.png", brighter, downscale(brighter, 2))
+    with pytest.raises(
+        InputError, match=rf"^Set5/baby\.png: nearly the same picture as .*{row.name}, which was trained"
+    ):
+        list(unseen([*unknown, known], index))

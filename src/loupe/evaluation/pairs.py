@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from loupe.errors import InputError
 from loupe.imaging.files import ImageError, find_images, read_image
+from loupe.imaging.likeness import NEAR, Hash, distance, perceptual_hash
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
 from loupe.patches.index import PatchIndex
 
@@ -107,6 +110,29 @@ def held_out(index: PatchIndex) -> Iterator[Pair]:
             gray = row.channels == 1
             hr, lr = (view[..., 0] if gray else view for view in (index.hr(number), index.lr(number)))
             yield Pair(row.set, row.name, hr, lr)
+
+
+def unseen(pairs: Iterable[Pair], index: PatchIndex) -> Iterator[Pair]:
+    """The pairs, none of which nearly equals a picture that a network of this index was trained on.
+
+    Raises:
+        InputError: one does; both are named.
+    """
+    trained = [number for number, row in enumerate(index.images) if row.split == "train"]
+    hashes = np.stack([_hash(index.hr(number)) for number in trained])
+    for pair in pairs:
+        bits = distance(_hash(pair.hr), hashes)
+        if bits.min() <= NEAR:
+            twin = index.images[trained[int(bits.argmin())]]
+            raise InputError(
+                f"{pair.set}/{pair.name}: nearly the same picture as {twin.path}, which was trained on; a score on it "
+                "would say nothing: leave it out"
+            )
+        yield pair
+
+
+def _hash(pixels: Pixels) -> Hash:
+    return perceptual_hash(np.asarray(Image.fromarray(pixels).convert("L")))
 
 
 def _belongs(stem: str, hr_stem: str) -> bool:
