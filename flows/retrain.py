@@ -40,7 +40,9 @@ from loupe.release.store import open_store
 from loupe.release.versions import TIME, Event, read_alias, read_version
 
 AS_COMMITTED = "as committed"
-Profile = Literal["as committed", "sample", "fine-tune", "small", "loupe", "large", "paper", "div2k", "smoke"]
+Profile = Literal[
+    "as committed", "sample", "fine-tune", "champion", "small", "loupe", "large", "paper", "div2k", "smoke"
+]
 Promote = Literal["auto", "ask", "never"]
 Compute = Literal["local", "ec2"]
 TABLES = Path(".cache/facts")  # of the worktree
