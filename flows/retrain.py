@@ -32,6 +32,7 @@ from flows.release import judge, promotion, verdict
 from flows.retries import RETRIES
 from flows.workspace import Workspace, is_open, open_workspace, reopen
 from loupe.errors import InputError
+from loupe.named import shipped
 from loupe.params import load_params
 from loupe.quality.decision import Decision, RetrainLimits, should_retrain
 from loupe.quality.table import read_table, write_table
@@ -40,7 +41,9 @@ from loupe.release.store import open_store
 from loupe.release.versions import TIME, Event, read_alias, read_version
 
 AS_COMMITTED = "as committed"
-Profile = Literal["as committed", "sample", "fine-tune", "small", "loupe", "large", "paper", "div2k", "smoke"]
+Profile = Literal[
+    "as committed", "sample", "fine-tune", "champion", "small", "loupe", "large", "paper", "div2k", "smoke"
+]
 Promote = Literal["auto", "ask", "never"]
 Compute = Literal["local", "ec2"]
 TABLES = Path(".cache/facts")  # of the worktree
@@ -168,7 +171,8 @@ def decide(space: Workspace) -> Case:
         if version is None:
             raise InputError(f"{store.address}: names version {champion.version}, of which it has no record; verify it")
         days = (datetime.now(UTC) - datetime.strptime(version.registered_at, TIME).replace(tzinfo=UTC)).days
-        known = space.products_at(version.commit)
+        if version.identity not in shipped():  # that network was trained elsewhere, on none of the pictures here
+            known = space.products_at(version.commit)
     seen = table["path"].isin(known)
     if seen.any() and not seen.all():
         for name, rows in (("reference", table[seen]), ("new", table[~seen])):

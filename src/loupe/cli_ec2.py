@@ -96,7 +96,8 @@ def launch(
     needed = _hours("", hours)
     with _ending_orderly():
         _say("the stages before run here")
-        _dvc("repro", *stages_before(project, stage))
+        if before := stages_before(project, stage):
+            _dvc("repro", *before)
         if is_up_to_date(project, stage):
             _say(f"the stage {stage} is up to date: there is nothing to launch")
             outcome = Outcome(run, (), 0.0, None)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from lightning.fabric import Fabric
@@ -464,6 +465,22 @@ def test_two_processes_train_as_one(make_index: MakeIndex, tmp_path: Path, launc
         np.testing.assert_allclose(two[column], one[column], atol=1e-5)
     assert two["step"].tolist() == one["step"].tolist()
     assert len(list((tmp_path / "shared" / "runs").rglob("events.out.tfevents.*"))) == 1  # rank 0 alone writes
+
+
+@pytest.mark.parametrize("told", ["first", "second"])
+def test_two_processes_stop_after_the_same_step(make_index: MakeIndex, tmp_path: Path, told: str) -> None:
+    index = folder_of(make_index, tmp_path)
+    recipe = dataclasses.replace(RECIPE, steps=100_000, validate_every=50)
+    seldom = {"LOUPE_CHECKPOINT_SECONDS": "2"}  # so that the last one is not there anyway
+    training = Training(index, tmp_path / "run", recipe, LOUPE_DEVICES="2", **seldom)
+    with training.start() as process:
+        training.wait_for_step(process, 1)
+        (second,) = psutil.Process(process.pid).children()
+        (process if told == "first" else second).terminate()
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    (step,) = re.findall(r"stopped at step (\d+); start again to go on from there", output)
+    assert training.checkpoints()[-1].name == f"checkpoint-{int(step):08}.pt"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(make_index: MakeIndex, tmp_path: Path) -> None:

@@ -86,11 +86,11 @@ def load_policy(path: Path = Path("ec2.yaml"), **instead: Any) -> Policy:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
     try:
-        return TypeAdapter(Policy).validate_json(
-            json.dumps(values | instead, default=str)
-        )  # strict, yet makes tuples of lists
+        # strict, yet makes tuples of lists
+        return TypeAdapter(Policy).validate_json(json.dumps(values | instead, default=str))
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {_explain(item, Policy)}" for item in error.errors())) from None
+        told = [("" if item["loc"][0] in instead else f"{path}: ") + _explain(item, Policy) for item in error.errors()]
+        raise InputError("\n".join(told)) from None
 
 
 def read_stack(parameter: str) -> Stack:

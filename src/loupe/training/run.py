@@ -200,18 +200,20 @@ def train(
     with follow as follower, _signals() as stopped_by:
         saved = time.monotonic()
         while run.progress.step < recipe.steps and not run.progress.stopped:
-            loss = run.step()
+            loss = run.step(asked=bool(stopped_by))
             follower.stepped(run.progress.step, loss)
             if run.progress.step % recipe.validate_every == 0 or run.progress.step == recipe.steps:
                 point = run.validate()
                 pictures = crops(run.averaged.network, index) if first else {}
                 follower.validated(point, run.progress.best_step, pictures)
-            if first and (stopped_by or time.monotonic() - saved >= interval):
+            stopping = run.stopping if fabric.world_size > 1 else bool(stopped_by)
+            if first and (stopping or time.monotonic() - saved >= interval):
                 checkpoints.save(run.progress.step, {**run.state(), "facts": dict(facts or {})})
                 saved = time.monotonic()
-            if stopped_by:
+            if stopping:
+                fabric.barrier()  # Lightning kills all processes once one has gone, also one that still writes
                 follower.say(f"stopped at step {run.progress.step}; start again to go on from there")
-                raise Interrupted(128 + stopped_by[0])
+                raise Interrupted(128 + (stopped_by or [signal.SIGTERM])[0] if first else 0)
         if run.progress.stopped:
             follower.say(
                 f"stopped early: the validation loss has not fallen for {recipe.patience} validations; "
@@ -224,7 +226,11 @@ def train(
 
 
 class TrainingRun:
-    """One process's share of a run: the network, and what a step changes."""
+    """One process's share of a run: the network, and what a step changes.
+
+    stopping: whether a process was asked to stop before the last step. All know of it after the same step, so that none
+    waits for one that has left.
+    """
 
     def __init__(
         self,
@@ -240,6 +246,7 @@ class TrainingRun:
         if recipe.batch % world:
             raise InputError(f"train.batch = {recipe.batch} cannot be shared by {world} processes; make it a multiple")
         self.progress = Progress()
+        self.stopping = False
         self._fabric, self._recipe, self._index, self._plain = fabric, recipe, index, plain
         size = recipe.batch // world
         self._part = size if plain else part_size(size, index.patch, fabric.device)
@@ -264,17 +271,19 @@ class TrainingRun:
         self._valid = valid[fabric.global_rank :: world]
         self._valid_count = len(valid)
 
-    def step(self) -> float:
-        """Take one step; its loss."""
+    def step(self, asked: bool = False) -> float:
+        """Take one step; its loss. `asked`: whether this process was asked to stop."""
         recipe, progress = self._recipe, self.progress
         rate = self._rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         lr, hr = self._feed.batch_at(progress.step)
         with _memory_advice(self._part, recipe.batch, self._index.patch):
-            totals = self._gradients(lr, hr)
+            totals = self._gradients(lr, hr, asked)
         loss: float
-        loss, error, norm = torch.cat([totals, self._gradient_norm()[None]]).tolist()  # a GPU is waited for once
+        figures = torch.cat([totals, self._gradient_norm()[None]])
+        loss, error, stopping, norm = figures.tolist()  # a GPU is waited for once
+        self.stopping = stopping > 0
         try:
             admitted = self._guard.admits(loss, norm)
         except DivergedError as diverged:
@@ -353,11 +362,13 @@ class TrainingRun:
         network.load_state_dict(self._best)
         return network
 
-    def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor) -> Tensor:
-        """Gradients of one batch, part by part; [loss, mean squared luma error] over all processes."""
+    def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor, asked: bool) -> Tensor:
+        """Gradients of one batch, part by part; means over all processes of loss, squared luma error and `asked`."""
         device = self._fabric.device
         self._optimizer.zero_grad(set_to_none=True)
-        totals = torch.zeros(2, device=device)
+        totals = torch.zeros(3, device=device)
+        if asked:
+            totals[2] = 1.0
         for start in range(0, len(lr), self._part):
             part = slice(start, start + self._part)
             share = len(lr[part]) / len(lr)
@@ -369,7 +380,7 @@ class TrainingRun:
                 prediction = self._network(low)
                 loss = self._loss(prediction, high) * share
                 self._fabric.backward(loss)
-            totals += torch.stack([loss.detach(), share * _luma_error(prediction.detach(), high)])
+            totals[:2] += torch.stack([loss.detach(), share * _luma_error(prediction.detach(), high)])
         return self._sum(totals) / self._fabric.world_size
 
     def _gradient_norm(self) -> Tensor:

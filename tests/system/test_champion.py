@@ -1,0 +1,58 @@
+"""scripts/champion.sh: from two folders of pictures to a release store, also after it was ended on the way."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.conftest import fabric
+from tests.system.shop import LENIENT
+from tests.system.test_pipeline import Copy
+
+from loupe.imaging.files import write_png
+from loupe.release.registry import check_version
+from loupe.release.store import open_store
+from loupe.release.versions import read_alias, read_version
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
+    project = Copy(tmp_path / "project")
+    for number in range(6):
+        write_png(tmp_path / "photographs" / f"{number}.png", fabric(number))
+    for number in range(6, 9):
+        write_png(tmp_path / "packshots" / f"{number}.png", fabric(number))
+    changes = [f"--set=promotion.{key}={value}" for key, value in LENIENT.items()]
+    command = ["scripts/champion.sh", "--photos", str(tmp_path / "photographs")]
+    command += ["--products", str(tmp_path / "packshots"), "--store", str(tmp_path / "store"), "--profile", "smoke"]
+    for change in ("valid_share=0.5", "package.int8=false", *(change.removeprefix("--set=") for change in changes)):
+        command += ["--set", change]
+    short = subprocess.run(
+        [*command, "--minutes", "0.05"], cwd=project.folder, env=project.environment, capture_output=True, text=True
+    )
+    assert short.returncode == 124, short.stdout + short.stderr
+    assert "the same command goes on from here" in short.stderr
+    said = project.run(*command)
+    assert "Of 3 pictures 3 accepted" not in said, "that was done by the first call"
+    store = open_store(tmp_path / "store")
+    event = read_alias(store, "production")
+    assert event is not None
+    assert event.version == "1.0.0"
+    check_version(store, event)
+    clone = project.folder / ".cache/champion/loupe"
+    version = read_version(store, "1.0.0")
+    assert version is not None
+    shown = subprocess.run(
+        ["git", "show", f"{version.commit}:params.yaml"], cwd=clone, check=True, capture_output=True, text=True
+    ).stdout
+    assert "photos: {path: ../photos}" in shown
+    assert project.run("git", "status", "--porcelain") == "", "the project itself is as it was"
+
+
+def test_wrong_use_is_explained(tmp_path: Path) -> None:
+    project = Copy(tmp_path / "project")
+    for arguments in ([], ["--photos", "x"], ["--photos"], ["--what", "x"]):
+        command = ["scripts/champion.sh", *arguments]
+        done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: scripts/champion.sh --photos DIR")
