@@ -6,10 +6,13 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --store DIR
-                           [--profile champion] [--set KEY=VALUE ...] [--work .cache/champion] [--minutes N]
+                           [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
+                           [--work .cache/champion] [--minutes N]
 
   --photos    photographs, lossless; a fifth of them, chosen by content, is held out
   --products  product images: as `loupe ingest` takes them
+  --benchmarks
+              a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
   --profile   the recipe: champion (two CPU cores, two hours) or loupe (a GPU)
   --set       changes the recipe, as in `loupe profile`
@@ -20,13 +23,14 @@ TEXT
 wrong() { usage >&2; exit 2; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-photos='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
+photos='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
 while (($#)); do
   [[ $1 != --help ]] || { usage; exit 0; }
   (($# > 1)) || wrong
   case $1 in
     --photos) photos=$2 ;;
     --products) products+=("$2") ;;
+    --benchmarks) benchmarks=$(realpath -e "$2") && changes+=(--set evaluation.benchmarks=../benchmarks) ;;
     --store) store=$2 ;;
     --profile) profile=$2 ;;
     --set) changes+=(--set "$2") ;;
@@ -47,6 +51,7 @@ cd "$work"
 [[ ! -e order || $(<order) == "$order" ]] || fail "$work: was begun with other pictures or another recipe; remove it, or choose another --work"
 printf '%s\n' "$order" > order
 ln -sfn "$photos" photos
+[[ ! $benchmarks ]] || ln -sfn "$benchmarks" benchmarks
 [[ -d loupe ]] || { rm -rf loupe.part && git clone -q "$root" loupe.part && mv loupe.part loupe; }
 cd loupe
 export PATH="$root/.venv/bin:$PATH" PYTHONPATH="$PWD/src:$PWD" DVC_NO_ANALYTICS=1 DO_NOT_TRACK=1
