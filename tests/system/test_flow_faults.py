@@ -23,7 +23,7 @@ from loupe.imaging.files import write_png
 pytestmark = pytest.mark.timeout(900)
 
 LONG = "100000"  # steps; such a training is under way until something ends it
-SHORT = "60"
+SHORT = "300"
 MINUTE = "1500"  # steps that take long enough to do something meanwhile
 SEEDS = itertools.count(1)
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING")
