@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a network to ship (docs/recipes.md), by the project's own commands in a clone of its own, and publishes it
+# Trains the network that ships (docs/recipes.md), by the project's own commands in a clone of its own, and publishes it
 # into a release store in a folder. Ended at any moment, the same command goes on from there.
 set -euo pipefail
 
