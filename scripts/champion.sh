@@ -6,11 +6,12 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --store DIR
-                           [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
+                           [--licences FILE] [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
                            [--work .cache/champion] [--minutes N]
 
   --photos    photographs, lossless; a fifth of them, chosen by content, is held out
   --products  product images: as `loupe ingest` takes them
+  --licences  Markdown for the model card: where the pictures come from, under which terms
   --benchmarks
               a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
@@ -23,13 +24,14 @@ TEXT
 wrong() { usage >&2; exit 2; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-photos='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
+photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
 while (($#)); do
   [[ $1 != --help ]] || { usage; exit 0; }
   (($# > 1)) || wrong
   case $1 in
     --photos) photos=$2 ;;
     --products) products+=("$2") ;;
+    --licences) licences=$(realpath -e "$2") ;;
     --benchmarks) benchmarks=$(realpath -e "$2") && changes+=(--set evaluation.benchmarks=../benchmarks) ;;
     --store) store=$2 ;;
     --profile) profile=$2 ;;
@@ -66,6 +68,7 @@ if [[ ! -e ../ready ]]; then
     echo "$folder: taken in"
   done
   loupe profile "$profile" "${changes[@]}"
+  [[ ! $licences ]] || cp "$licences" data/LICENCES.md
   commit "Data and recipe of the champion"
   touch ../ready
 fi

@@ -22,7 +22,10 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
         write_png(tmp_path / "photographs" / f"{number}.png", fabric(number))
     for number in range(6, 9):
         write_png(tmp_path / "packshots" / f"{number}.png", fabric(number))
+    write_png(tmp_path / "benchmarks" / "Set5" / "HR" / "1.png", fabric(10))
+    (tmp_path / "licences.md").write_text("Woven by ourselves.")
     command = ["scripts/champion.sh", "--photos", str(tmp_path / "photographs")]
+    command += ["--licences", str(tmp_path / "licences.md"), "--benchmarks", str(tmp_path / "benchmarks")]
     command += ["--products", str(tmp_path / "packshots"), "--store", str(tmp_path / "store"), "--profile", "smoke"]
     gate = LENIENT | {"min_images": "2"}
     changes = ["valid_share=0.5", "package.int8=false", *(f"promotion.{key}={value}" for key, value in gate.items())]
@@ -48,6 +51,9 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
         ["git", "show", f"{version.commit}:params.yaml"], cwd=clone, check=True, capture_output=True, text=True
     ).stdout
     assert "photos: {path: ../photos}" in shown
+    card = (tmp_path / "store" / version.path / "MODEL_CARD.md").read_text()
+    assert "Woven by ourselves." in card
+    assert "| EDSR-baseline | 37.99 / 0.9604 | " in card
     assert project.run("git", "status", "--porcelain") == "", "the project itself is as it was"
 
 

@@ -36,7 +36,7 @@ def model_card(
     Args:
         label: of the network, such as "RDN D4 C3 G32".
         metrics, contract: as in the bundle's files.
-        licences: of the photographs, Markdown.
+        licences: of the pictures, Markdown.
         jpeg_share: of the product patches in training that were compressed, in [0, 1].
         examples: kind (`best`, `worst`), file, set, image, psnr_y and bicubic_psnr_y of each.
     """
