@@ -32,6 +32,7 @@ from flows.release import judge, promotion, verdict
 from flows.retries import RETRIES
 from flows.workspace import Workspace, is_open, open_workspace, reopen
 from loupe.errors import InputError
+from loupe.named import shipped
 from loupe.params import load_params
 from loupe.quality.decision import Decision, RetrainLimits, should_retrain
 from loupe.quality.table import read_table, write_table
@@ -170,7 +171,8 @@ def decide(space: Workspace) -> Case:
         if version is None:
             raise InputError(f"{store.address}: names version {champion.version}, of which it has no record; verify it")
         days = (datetime.now(UTC) - datetime.strptime(version.registered_at, TIME).replace(tzinfo=UTC)).days
-        known = space.products_at(version.commit)
+        if version.identity not in shipped():  # that network was trained elsewhere, on none of the pictures here
+            known = space.products_at(version.commit)
     seen = table["path"].isin(known)
     if seen.any() and not seen.all():
         for name, rows in (("reference", table[seen]), ("new", table[~seen])):

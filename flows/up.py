@@ -248,6 +248,8 @@ def _plan(project: Path, ports: Ports, own_server: bool) -> tuple[list[Service],
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder_of(project) / "prefect" / "ui"),
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the newer one asks a server of Amplitude at each start
+            # Leases in memory are gone when the server starts again, and Prefect ends runs that have lost theirs.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # a run a minute is half a million a year
         },
         project,

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Trains a network to ship (docs/recipes.md), by the project's own commands in a clone of its own, and publishes it
+# Trains the network that ships (docs/recipes.md), by the project's own commands in a clone of its own, and publishes it
 # into a release store in a folder. Ended at any moment, the same command goes on from there.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --store DIR
-                           [--profile champion] [--set KEY=VALUE ...] [--work .cache/champion] [--minutes N]
+                           [--licences FILE] [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
+                           [--work .cache/champion] [--minutes N]
 
   --photos    photographs, lossless; a fifth of them, chosen by content, is held out
   --products  product images: as `loupe ingest` takes them
+  --licences  Markdown for the model card: where the pictures come from, under which terms
+  --benchmarks
+              a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
   --profile   the recipe: champion (two CPU cores, two hours) or loupe (a GPU)
   --set       changes the recipe, as in `loupe profile`
@@ -20,13 +24,15 @@ TEXT
 wrong() { usage >&2; exit 2; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-photos='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
+photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
 while (($#)); do
   [[ $1 != --help ]] || { usage; exit 0; }
   (($# > 1)) || wrong
   case $1 in
     --photos) photos=$2 ;;
     --products) products+=("$2") ;;
+    --licences) licences=$(realpath -e "$2") ;;
+    --benchmarks) benchmarks=$(realpath -e "$2") && changes+=(--set evaluation.benchmarks=../benchmarks) ;;
     --store) store=$2 ;;
     --profile) profile=$2 ;;
     --set) changes+=(--set "$2") ;;
@@ -47,6 +53,7 @@ cd "$work"
 [[ ! -e order || $(<order) == "$order" ]] || fail "$work: was begun with other pictures or another recipe; remove it, or choose another --work"
 printf '%s\n' "$order" > order
 ln -sfn "$photos" photos
+[[ ! $benchmarks ]] || ln -sfn "$benchmarks" benchmarks
 [[ -d loupe ]] || { rm -rf loupe.part && git clone -q "$root" loupe.part && mv loupe.part loupe; }
 cd loupe
 export PATH="$root/.venv/bin:$PATH" PYTHONPATH="$PWD/src:$PWD" DVC_NO_ANALYTICS=1 DO_NOT_TRACK=1
@@ -61,6 +68,7 @@ if [[ ! -e ../ready ]]; then
     echo "$folder: taken in"
   done
   loupe profile "$profile" "${changes[@]}"
+  [[ ! $licences ]] || cp "$licences" data/LICENCES.md
   commit "Data and recipe of the champion"
   touch ../ready
 fi

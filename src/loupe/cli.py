@@ -39,7 +39,10 @@ app.add_typer(registry, name="registry")
 app.add_typer(ec2, name="ec2")
 
 Scale = Annotated[int, typer.Option(min=2, max=4, help="Size factor.")]
-MODELS = "A bundle, a model's folder, an ONNX file, or an alias such as production; else bundle/ or models/ here."
+Model = Annotated[
+    str,
+    typer.Option(metavar="M", help="A bundle, a model's folder, an ONNX file, or an alias or a version."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -101,7 +104,7 @@ def upscale(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="OUT", help="Folder; or, for one picture, the file's name.")
     ],
-    model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
+    model: Model = "production",
     scale: Annotated[
         int | None, typer.Option(help="Size factor: the model's own, or its square in two passes.")
     ] = None,
@@ -145,8 +148,8 @@ def upscale(
     alone = batch.is_file(sources, target)
     kind = kind or (batch.kind_of(target) if alone else "")
     jobs = batch.plan(sources, target, kind)
-    model = model_at(model or _model_here())
-    upscaler = load(model, scale, fast=fast, memory=_bytes(memory))
+    found_at = model_at(model)
+    upscaler = load(found_at, scale, fast=fast, memory=_bytes(memory))
     stop = batch.Stop()
     cluster = None
     if engine == "ray":
@@ -154,7 +157,7 @@ def upscale(
 
         cluster = partial(
             upscale_on_ray,
-            model=model,
+            model=found_at,
             fast=fast,
             memory=_bytes(memory),
             stop=stop,
@@ -206,14 +209,14 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="The page; else NAME.html here.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(metavar="M", help=MODELS)] = None,
+    model: Model = "production",
 ) -> None:
     """Look at one picture, before and after, through a magnifying glass: a page that opens from the disk."""
     from loupe.named import load
     from loupe.upscaling.demo import write_demo
 
     page = out or Path(f"{picture.stem}.html")
-    for note in write_demo(page, picture, load(model or _model_here())):
+    for note in write_demo(page, picture, load(model)):
         typer.echo(f"{printable(str(picture))}: {note}", err=True)
     typer.echo(f"look at {printable(str(page))}")
 
@@ -526,14 +529,6 @@ def flows(
     sys.stdout.flush()
     # not a child: Ctrl-C and SIGTERM are for the command, which has services to end in their order
     os.execv(sys.executable, [sys.executable, "-m", f"flows.{name}", *(arguments or [])])  # noqa: S606
-
-
-def _model_here() -> Path:
-    """The model of the project in whose folder the command runs."""
-    for path in (Path("bundle"), Path("models")):
-        if path.is_dir():
-            return path
-    raise InputError("no model given, and no bundle/ or models/ here; name one with --model")
 
 
 def _bytes(size: str) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loupe.errors import InputError
-from loupe.named import STORE
+from loupe.named import SEED, STORE, shipped
 
 if TYPE_CHECKING:
     from loupe.release.tags import Tags
@@ -116,6 +116,7 @@ def promote(
     from loupe.release.measure import measure
     from loupe.release.store import open_store
     from loupe.release.tags import Tags
+    from loupe.release.versions import read_versions
 
     if major and patch:
         raise InputError("--major and --patch exclude each other")
@@ -136,6 +137,8 @@ def promote(
     )
     typer.echo(decision_table(decision), err=as_json)
     if dry_run or not decision.promoted:
+        if alias == registry.PRODUCTION and not read_versions(opened):
+            _say("the store is empty: `loupe registry seed` would begin it with the network that comes with loupe")
         if as_json:
             typer.echo(json.dumps(decision.as_dict(), indent=2))
         raise typer.Exit(0 if decision.promoted else 1)
@@ -156,6 +159,16 @@ def promote(
             say=_say,
         )
     _print_event(event, as_json)
+
+
+@app.command()
+def seed(store: Address = STORE, as_json: AsJson = False) -> None:
+    """Begin an empty store with the network that comes with loupe: what is promoted next must be better than it."""
+    from loupe.release import registry
+    from loupe.release.store import open_store
+
+    for event in registry.seed(open_store(store), SEED, _say):
+        _print_event(event, as_json)
 
 
 @app.command()
@@ -241,7 +254,7 @@ def verify(store: Address = STORE, repo: Repo = Path(), as_json: AsJson = False)
     from loupe.release import registry
     from loupe.release.store import open_store
 
-    findings = registry.verify(open_store(store), _tags(repo), say=_say)
+    findings = registry.verify(open_store(store), _tags(repo), seeds=shipped(), say=_say)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

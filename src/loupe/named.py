@@ -4,12 +4,14 @@
     model_at("production")      # the version that the alias names, pulled from the store in LOUPE_STORE
     model_at("1.4.0")           # that version
 
-What was pulled is kept, so that the next time only the alias is read.
+What was pulled is kept, so that the next time only the alias is read. Where there is no store, `production` is the
+network that comes with the package: SEED is itself a release store, and `loupe registry seed` begins one with it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 NAME = r"[a-z0-9][a-z0-9.-]*"  # of an alias or a version, which no path with a separator or a suffix of ours has
 STORE = "releases"
+SEED = Path(__file__).with_name("seed")
+
+LOG = logging.getLogger(__name__)
 
 
 def model_at(model: str | Path, store: str | None = None) -> Path:
@@ -30,11 +35,12 @@ def model_at(model: str | Path, store: str | None = None) -> Path:
 
     Args:
         model: a path; or, where there is none, an alias or a version.
-        store: the release store; else LOUPE_STORE, else `releases` in the working directory.
+        store: the release store; else LOUPE_STORE, else `releases` in the working directory; `production` may also be
+            that of SEED.
 
     Returns:
         The path given, or the folder that the version was pulled into: below LOUPE_CACHE, else `.cache`, of the
-        working directory.
+        working directory. What SEED holds is used where it lies, and a warning is logged.
 
     Raises:
         InputError: there is neither such a path nor such a version.
@@ -42,15 +48,28 @@ def model_at(model: str | Path, store: str | None = None) -> Path:
     path, name = Path(model), str(model)
     if path.exists() or not re.fullmatch(NAME, name) or path.suffix == ".onnx":
         return path
-    address = store or os.environ.get("LOUPE_STORE") or STORE
+    from loupe.release.pull import find, pull
+    from loupe.release.store import FolderStore, open_store
+
+    address = store or os.environ.get("LOUPE_STORE") or (STORE if Path(STORE).is_dir() else "")
+    if not address and name == "production":
+        found = find(FolderStore(SEED), name)
+        LOG.warning("no release store in LOUPE_STORE or %s/: taking the network that comes with loupe", STORE)
+        return SEED / found.path
+    address = address or STORE
     if "://" not in address and not Path(address).is_dir():
         raise InputError(f"{name}: no such file or folder, nor is there a release store {address}; set LOUPE_STORE")
-    from loupe.release.pull import pull
-    from loupe.release.store import open_store
-
     place = hashlib.sha256(address.encode()).hexdigest()[:12]
     folder = Path(os.environ.get("LOUPE_CACHE") or ".cache") / "models" / place / name
     return pull(open_store(address), folder, name, say=lambda line: None).folder
+
+
+def shipped() -> frozenset[str]:
+    """The identities of the versions that come with the package."""
+    from loupe.release.store import FolderStore
+    from loupe.release.versions import read_versions
+
+    return frozenset(version.identity for version in read_versions(FolderStore(SEED)))
 
 
 def load(

@@ -135,6 +135,7 @@ class Evaluation:
 
     champion: str | None
     ensemble: bool
+    benchmarks: str | None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,8 +1,6 @@
 """The evaluation's page in a real Chromium, opened from the disk: what is under the slider and the magnifying glass."""
 
 import io
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect
+from tests.browser import chromium
 from tests.evaluation.report_folder import BLUE, COLORS, HEIGHT, MARK, WIDTH, make_inputs
 from tests.evaluation.test_report import HOSTILE
 
@@ -23,17 +22,8 @@ Point = tuple[float, float]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.fail(
-            "these tests open the page in Chromium, which is not installed: `apt-get install chromium`, or name its "
-            "program in the environment variable CHROMIUM"
-        )
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []  # root may not use the sandbox
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=options)
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from playwright.sync_api import expect
+from tests.browser import chromium
 from tests.flows.yard import Yard, clean_environment, eventually, make_project
 from tests.servers import free_port
 
@@ -124,27 +125,17 @@ def test_all_of_it_answers_where_it_says(running: Running) -> None:
 
 
 def test_the_ui_shows_the_form_and_calls_nobody_else(running: Running) -> None:
-    from playwright.sync_api import expect, sync_playwright
-
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.fail("no Chromium: `apt-get install chromium`, or name its program in CHROMIUM")
     server = f"http://127.0.0.1:{running.ports[0]}"
     note = running.deployment("note")["id"]
     asked: set[str] = set()
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = playwright.chromium.launch(executable_path=program, args=options)
-        try:
-            page = chromium.new_page()
-            page.on("request", lambda request: asked.add(request.url.split("/")[2]))
-            page.goto(f"{server}/")
-            expect(page.get_by_text("Deployments").first).to_be_visible(timeout=30_000)
-            page.goto(f"{server}/deployments/deployment/{note}/run")
-            expect(page.get_by_text("Is written down, too.")).to_be_visible(timeout=30_000)
-            expect(page.get_by_text("neatly")).to_be_visible()
-        finally:
-            chromium.close()
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.add(request.url.split("/")[2]))
+        page.goto(f"{server}/")
+        expect(page.get_by_text("Deployments").first).to_be_visible(timeout=30_000)
+        page.goto(f"{server}/deployments/deployment/{note}/run")
+        expect(page.get_by_text("Is written down, too.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("neatly")).to_be_visible()
     assert asked == {server.removeprefix("http://")}
 
 

@@ -292,8 +292,8 @@ def test_a_lock_of_another_git_is_waited_for(project: Project) -> None:
     lock.parent.mkdir(parents=True)
     lock.touch()
     thread = threading.Timer(0.5, lock.unlink)
-    thread.start()
     started = time.monotonic()
+    thread.start()
     opened(project)
     thread.join()
     assert time.monotonic() - started > 0.5

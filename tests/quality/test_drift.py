@@ -2,14 +2,14 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Request, expect, sync_playwright
+from playwright.sync_api import Request, expect
+from tests.browser import chromium
 
 from loupe.quality.drift import (
     ALARMS,
@@ -222,16 +222,13 @@ def test_the_page_opens_without_a_network_and_says_what_the_json_says(tmp_path: 
     def ask(one: Request) -> None:
         asked.append(one.url)
 
-    with sync_playwright() as playwright:
-        program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] * (os.geteuid() == 0))
-        tab = chromium.new_context(offline=True).new_page()
+    with chromium() as browser:
+        tab = browser.new_context(offline=True).new_page()
         tab.on("request", ask)
         tab.goto(page.as_uri())
         expect(tab.get_by_text("log(1 + noise)").first).to_be_visible()
         expect(tab.get_by_text("Dataset Drift is detected.", exact=False).first).to_be_visible()
         expect(tab.get_by_text("Wasserstein distance (normed)").first).to_be_visible()
-        chromium.close()
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert write_drift(tmp_path / "out", drift_of(before, now[:3]), before, now[:3]) == [path]
     assert not page.exists()

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.release.conftest import DECISION, Repository, make_bundle, python
@@ -21,8 +22,10 @@ from loupe.release.registry import (
     describe,
     history,
     overview,
+    promote,
     prune,
     rollback,
+    seed,
     verify,
 )
 from loupe.release.store import Store, open_store
@@ -506,3 +509,90 @@ def test_processes_that_really_die(repository: Repository, tmp_path: Path) -> No
     assert all(finding.mended for finding in findings)
     assert story(store) == [("promote", None, "1.0.0")]
     assert verify(store, Tags(repository.folder)) == []
+
+
+@pytest.fixture
+def shipped(repository: Repository, tmp_path: Path) -> Event:
+    """The only move in a store in the folder `seed`, made from a repository that nobody here has."""
+    elsewhere = Repository(tmp_path / "elsewhere")
+    bundle = make_bundle(tmp_path / "bundle", "shipped")
+    elsewhere.commit("shipped")
+    source, tags = open_store(tmp_path / "seed"), Tags(elsewhere.folder)
+    picture = tmp_path / "decision.svg"
+    picture.write_text("<svg/>")
+    event = promote(source, bundle, tags, DECISION, champion=None, by="maker", picture=picture, say=lambda line: None)
+    compiled = next((tmp_path / "seed" / "versions").glob("1.0.0-*")) / "__pycache__" / "verify.pyc"
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"made by an installation")
+    return event
+
+
+def test_a_store_begins_with_a_seed(
+    store: Store, shipped: Event, repository: Repository, publish: Publish, tmp_path: Path
+) -> None:
+    tags = Tags(repository.folder)
+    assert seed(store, tmp_path / "seed") == [shipped]
+    assert seed(store, tmp_path / "seed") == [shipped], "again changes nothing"
+    assert pull(store, tmp_path / "pulled").identity == shipped.identity
+    assert story(store) == [("promote", None, "1.0.0")]
+    assert not [name for name in store.names("versions/") if "pycache" in name]
+    assert verify(store, tags, seeds=[shipped.identity]) == []
+    assert "git fetch" in verify(store, tags)[0].what, "a commit that must be here, and is not"
+    second = publish("mine")
+    assert (second.version, second.previous, second.generation) == ("1.1.0", "1.0.0", 2)
+    assert verify(store, tags, seeds=[shipped.identity]) == []
+    with pytest.raises(RegistryError, match="is in use already; a store begins with the seed, or does without it"):
+        seed(store, tmp_path / "seed")
+    assert read_alias(store, "production") == second
+    assert rollback(store, None, tags, by="night shift").version == "1.0.0"
+
+
+def test_a_store_with_versions_of_its_own_is_not_seeded(
+    store: Store, shipped: Event, publish: Publish, tmp_path: Path
+) -> None:
+    mine = publish("mine")
+    with pytest.raises(RegistryError, match="is in use already"):
+        seed(store, tmp_path / "seed")
+    assert read_alias(store, "production") == mine
+    assert pull(store, tmp_path / "pulled").identity == mine.identity
+
+
+def test_a_promotion_that_was_quicker_than_the_seed_wins(
+    store: Store, shipped: Event, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_versions
+    mine: list[Event] = []
+
+    def late(looked_at: Store) -> Any:
+        found = read(looked_at)
+        if looked_at is store and not mine:
+            mine.append(shipped)  # so that the promotion's own look changes nothing
+            mine[0] = publish("mine")
+        return found
+
+    monkeypatch.setattr("loupe.release.registry.read_versions", late)
+    with pytest.raises(RegistryError):
+        seed(store, tmp_path / "seed")
+    assert read_alias(store, "production") == mine[0]
+    assert pull(store, tmp_path / "pulled").identity == mine[0].identity
+
+
+def test_a_seed_that_was_cut_off_is_gone_on_with(
+    store: Store, shipped: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = store.put
+    names: list[str] = []
+
+    def dies(name: str, content: Any) -> None:
+        if len(names) == 3:
+            put(str(Path(name).with_name(".0f3a.part")), content)  # as a killed process leaves it in a folder
+            raise Died
+        names.append(name)
+        put(name, content)
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(store, "put", dies)
+        seed(store, tmp_path / "seed")
+    assert read_alias(store, "production") is None
+    assert seed(store, tmp_path / "seed") == [shipped]
+    assert pull(store, tmp_path / "pulled").identity == shipped.identity

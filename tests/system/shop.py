@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
+from uuid import uuid4
 
 from PIL import Image
 from tests.conftest import S3
@@ -175,18 +176,19 @@ class Shop:
     # ---------------------------------------------------------------------------------------- runs
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to Prefect's API."""
+        """A request to Prefect's API, asked again for up to START seconds while the server is busy or comes back."""
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method)
-        for pause in (0.5, 1, 2, 4, None):
+        deadline = time.monotonic() + START
+        while True:
             try:
                 with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
                     text = response.read()
                 return json.loads(text) if text else None
-            except (HTTPError, URLError) as error:  # a busy sqlite gives a 503 now and then
-                if pause is None or getattr(error, "code", 503) != 503:
+            except (OSError, HTTPException) as error:  # a busy sqlite gives a 503 now and then
+                if time.monotonic() > deadline or getattr(error, "code", 503) != 503:
                     raise
-                time.sleep(pause)
+                time.sleep(1)
 
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment by its name alone."""
@@ -195,7 +197,7 @@ class Shop:
 
     def begin(self, name: str, **parameters: Any) -> str:
         """Start a run of a deployment, as the UI's form does; its id."""
-        body = {"parameters": parameters}
+        body = {"parameters": parameters, "idempotency_key": str(uuid4())}  # `ask` may ask twice
         return str(self.ask("POST", f"deployments/{self.deployment(name)['id']}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> dict[str, Any]:

@@ -230,6 +230,8 @@ def test_training_comes_back_as_if_it_had_run_here(
     site.recipe(SHORT)
     code, found, said = site.finish("--rest")
     assert code == 0, said + hypervisor.describe()
+    assert "fetching the code" in said  # the bootstrap's lines and the agent's are one log
+    assert list(site.project.folder.glob("runs/*/events.out.tfevents.*"))
     assert site.weights() == expected[SHORT]
     assert "up to date" in site.project.run("dvc", "repro")
     (attempt,) = found["attempts"]

@@ -23,7 +23,7 @@ from loupe.imaging.files import write_png
 pytestmark = pytest.mark.timeout(900)
 
 LONG = "100000"  # steps; such a training is under way until something ends it
-SHORT = "60"
+SHORT = "300"
 MINUTE = "1500"  # steps that take long enough to do something meanwhile
 SEEDS = itertools.count(1)
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING")
@@ -175,26 +175,29 @@ def cancel(shop: Shop, run: str) -> None:
     assert ended["state_type"] == "CANCELLED", shop.story(run)
 
 
+def goes_on(shop: Shop) -> None:
+    """Assert that the next run trains from the last one's checkpoint on; end it then."""
+    run = shop.begin("retrain", promote="never")
+    until(RUN, lambda: "going on from step" in shop.log(run), lambda: shop.story(run))
+    cancel(shop, run)
+    until(60, lambda: not children(shop), lambda: shop.story(run))
+
+
 def test_a_cancelled_training_leaves_a_checkpoint_and_the_next_run_goes_on(shop: Shop) -> None:
     run = train(shop, LONG)
     cancel(shop, run)
     until(60, lambda: not children(shop), lambda: shop.story(run))
     assert list((shop.folder / "runs").glob("*/checkpoint-*.pt"))
-    again = shop.begin("retrain", promote="never")
-    until(RUN, lambda: "going on from step" in shop.log(again), lambda: shop.story(again))
-    cancel(shop, again)
-    until(60, lambda: not children(shop), lambda: shop.story(again))
+    goes_on(shop)
 
 
 def test_a_killed_worker_ends_its_run_and_with_the_next_one_training_goes_on(shop: Shop) -> None:
-    run = train(shop, MINUTE)
+    run = train(shop, LONG)
     kill(shop, "prefect worker start")
     ended = shop.end_of(run)
     assert ended["state_type"] == "CRASHED", shop.story(run)
     until(60, lambda: not children(shop), lambda: shop.story(run))
-    again = shop.finish("retrain", promote="never")
-    assert again["state_name"] == "Judged", shop.story(again["id"])
-    assert "going on from step" in shop.log(again["id"])
+    goes_on(shop)
 
 
 def test_a_server_that_comes_back_hears_the_end(shop: Shop) -> None:
@@ -202,6 +205,16 @@ def test_a_server_that_comes_back_hears_the_end(shop: Shop) -> None:
     kill(shop, "prefect server start")
     ended = shop.end_of(run)
     assert ended["state_name"] == "Judged", shop.story(run)
+
+
+def test_a_run_keeps_its_place_in_the_queue_when_the_server_comes_back(shop: Shop) -> None:
+    run = train(shop, LONG)
+    lease = shop.state(run)["state"]["state_details"]["deployment_concurrency_lease_id"]
+    kill(shop, "prefect server start")
+    # What a run asks for every few minutes: Prefect ends it when the server knows nothing of its lease.
+    shop.ask("POST", f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 300})
+    cancel(shop, run)
+    until(60, lambda: not children(shop), lambda: shop.story(run))
 
 
 def test_a_remote_that_is_away_for_a_while_is_waited_for(shop: Shop, door: Door) -> None:
@@ -249,6 +262,4 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(shop: Shop) -> None:
     ended = shop.end_of(run)
     assert ended["state_type"] == "FAILED", shop.story(run)
     assert "cannot write a checkpoint" in shop.log(run)
-    again = shop.begin("retrain", promote="never")
-    until(RUN, lambda: "going on from step" in shop.log(again), lambda: shop.story(again))
-    cancel(shop, again)
+    goes_on(shop)

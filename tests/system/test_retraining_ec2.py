@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+from tests.browser import chromium
 from tests.conftest import S3
 from tests.system.gate import Gate, client
 from tests.system.hypervisor import Hypervisor, account, bake
@@ -21,31 +20,23 @@ pytestmark = pytest.mark.timeout(900)
 
 def order(shop: Shop, name: str, choices: dict[str, str]) -> str:
     """Start a run as people do: open the form of a deployment, choose other values for those shown, submit; its id."""
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.fail("no Chromium: `apt-get install chromium`, or name its program in CHROMIUM")
     known = {run["id"] for run in shop.runs_of(name)}
 
     def begun() -> set[str]:
         return {run["id"] for run in shop.runs_of(name)} - known
 
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = playwright.chromium.launch(executable_path=program, args=options)
-        try:
-            page = chromium.new_page(viewport={"width": 1440, "height": 1400})
-            server = shop.api.removesuffix("/api")
-            page.goto(f"{server}/deployments/deployment/{shop.deployment(name)['id']}/run")
-            for shown, wanted in choices.items():
-                page.get_by_role("button", name=shown, exact=True).press("ArrowDown", timeout=60_000)
-                page.get_by_role("option", name=wanted, exact=True).click()
-                expect(page.get_by_role("button", name=wanted, exact=True)).to_be_visible()
-            page.get_by_role("button", name="Submit").click()
-            until(60, begun, page.locator("body").inner_text)
-            (run,) = begun()
-            return run
-        finally:
-            chromium.close()
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 1400})
+        server = shop.api.removesuffix("/api")
+        page.goto(f"{server}/deployments/deployment/{shop.deployment(name)['id']}/run")
+        for shown, wanted in choices.items():
+            page.get_by_role("button", name=shown, exact=True).press("ArrowDown", timeout=60_000)
+            page.get_by_role("option", name=wanted, exact=True).click()
+            expect(page.get_by_role("button", name=wanted, exact=True)).to_be_visible()
+        page.get_by_role("button", name="Submit").click()
+        until(60, begun, page.locator("body").inner_text)
+    (run,) = begun()
+    return run
 
 
 def test_training_on_ec2_is_a_choice_in_the_form(s3_endpoint: str, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The demonstration page in a real Chromium, opened from the disk: what is under the magnifying glass."""
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+from tests.browser import chromium
 from tests.conftest import picture
 from tests.upscaling.enlargers import Repeating
 
@@ -34,14 +33,8 @@ class Red(Repeating):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.fail("this test opens the page in Chromium: `apt-get install chromium`, or name it in CHROMIUM")
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []  # root may not use the sandbox
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=options)
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 def opened(browser: Browser, folder: Path, **options: Any) -> Page:

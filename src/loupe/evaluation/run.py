@@ -117,9 +117,14 @@ def evaluate(
     if outputs is not None:
         with atomic_file(outputs.per_image) as stream:
             pd.DataFrame(report.rows).to_csv(stream, index=False, float_format="%.6f")
-        with atomic_file(outputs.summary) as stream:
-            stream.write(to_json(report.summary).encode())
+        write_summary(outputs.summary, report.summary)
     return report
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write evaluate.json."""
+    with atomic_file(path) as stream:
+        stream.write(to_json(summary).encode())
 
 
 def to_json(value: Any) -> str:

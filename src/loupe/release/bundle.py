@@ -62,7 +62,7 @@ class Source:
     """What a bundle is made of.
 
     model: folder of the network. index: the patch index, for calibration and golden pictures. metrics: evaluate.json of
-    that network. licences: of the photographs, Markdown. jpeg_share: of the product patches in training that were
+    that network. licences: of the pictures, Markdown. jpeg_share: of the product patches in training that were
     compressed. lineage: what lineage.json is to hold.
     """
 

@@ -1,4 +1,4 @@
-"""What may happen to the versions in a store: promote, rollback, verify, prune; and what a promotion leaves behind.
+"""What may happen to the versions in a store: seed, promote, rollback, verify, prune; what a promotion leaves behind.
 
 The order in which a promotion writes is what makes it safe to die anywhere:
 
@@ -22,7 +22,7 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ from typing import Any, Literal
 from loupe.errors import InputError
 from loupe.release.manifest import MANIFEST, identity, verify_folder
 from loupe.release.pull import find
-from loupe.release.store import Store
+from loupe.release.store import Store, open_store
 from loupe.release.tags import Tags
 from loupe.release.versions import (
     Attachment,
@@ -147,7 +147,8 @@ def promote(
     _claim(store, version)
     step("claimed")
     if not is_complete(store, version):
-        _upload(store, version, bundle, step)
+        names = sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
+        _upload(store, version, bundle, [*(name for name in names if name != MANIFEST), MANIFEST], step)
     check_version(store, version)
     step("uploaded")
     tags.register(version)
@@ -235,11 +236,44 @@ def rollback(
     return event
 
 
+def seed(store: Store, source: Path, say: Say = print) -> list[Event]:
+    """Begin a store with all that a store in a folder holds: versions, decisions, log, and what its aliases name.
+
+    Goes on with a copy that was cut off; aliases come last, so that nobody sees half of it.
+
+    Returns:
+        The last move of each alias.
+
+    Raises:
+        RegistryError: the store has versions or aliases of its own. LostRaceError: it gets them meanwhile.
+        StoreError: it fails.
+    """
+    seeds = open_store(source)
+    versions, log, moves = read_versions(seeds), read_log(seeds), _aliased(seeds)
+    if any(one not in [*versions, *moves] for one in [*read_versions(store), *_aliased(store)]):
+        raise RegistryError(f"{store.address}: is in use already; a store begins with the seed, or does without it")
+    for version in versions:
+        _claim(store, version)
+        names = [*read_manifest(seeds, version)[1], MANIFEST]
+        _upload(store, version, source / version.path, names)
+        check_version(store, version)
+    for event in log:
+        for kept in filter(None, (event.decision, event.picture)):
+            store.put(kept.path, io.BytesIO((source / kept.path).read_bytes()))
+        if event not in moves:
+            store.swap(event.log_name, encode(event.to_json()), None)
+    for event in moves:
+        if read_alias(store, event.alias) is None:
+            _move(store, event, None)
+        finish(store, event, None)
+    _show(store, say)
+    return moves
+
+
 def history(store: Store, alias: str | None = None) -> list[Event]:
     """Everything that happened, oldest first; with `alias` only its moves. A move is in it at once, logged or not."""
     events = read_log(store)
-    present = [found for name in read_aliases(store) if (found := read_alias(store, name))]
-    events += [event for event in present if event not in events]
+    events += [event for event in _aliased(store) if event not in events]
     events.sort(key=lambda event: event.log_name)
     return [event for event in events if alias in (None, event.alias)]
 
@@ -279,12 +313,20 @@ def finish(store: Store, event: Event, tags: Tags | None, step: Step = lambda na
     return done
 
 
-def verify(store: Store, tags: Tags | None = None, *, abandoned: float = ABANDONED, say: Say = print) -> list[Finding]:
+def verify(
+    store: Store,
+    tags: Tags | None = None,
+    *,
+    seeds: Collection[str] = (),
+    abandoned: float = ABANDONED,
+    say: Say = print,
+) -> list[Finding]:
     """Look at the whole store: every file of every version, aliases, log and tags; mend what a dead promotion left.
 
     Args:
         store: what to look at.
         tags: the git repository that should agree with it, if there is one at hand.
+        seeds: identities of versions that came by `seed`: their commits are of another repository, which has the tags.
         abandoned: seconds after which an upload without a manifest is removed; a younger one may still go on.
         say: receives what cannot be done here.
 
@@ -306,15 +348,16 @@ def verify(store: Store, tags: Tags | None = None, *, abandoned: float = ABANDON
 
     aliases: list[Event] = [event for name in read_aliases(store) if (event := look(read_alias, store, name))]
     for event in aliases:
-        mend(finish, store, event, tags)
+        mend(finish, store, event, None if event.identity in seeds else tags)
     events: list[Event] = look(read_log, store) or []
     versions: list[Version] = look(read_versions, store) or []
     removed = {event.identity for event in events if event.event == "remove"}
     for version in versions:
-        mend(_mend_version, store, version, removed, aliases, abandoned, tags)
+        mend(_mend_version, store, version, removed, aliases, abandoned, None if version.identity in seeds else tags)
     known = {version.version: version for version in versions}
     for event in events:
-        if tags and event.alias and event not in aliases and event.version in known:
+        mine = event.identity not in seeds and event not in aliases
+        if tags and event.alias and mine and event.version in known:
             mend(_mend_tag, tags, event, known[event.version])
     for event in aliases:
         if event.version not in known or known[event.version].identity != event.identity:
@@ -446,12 +489,17 @@ def _claim(store: Store, version: Version) -> None:
         )
 
 
-def _upload(store: Store, version: Version, bundle: Path, step: Step) -> None:
-    names = sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
-    for name in [name for name in names if name != MANIFEST] + [MANIFEST]:
+def _upload(store: Store, version: Version, bundle: Path, names: Sequence[str], step: Step = lambda name: None) -> None:
+    """Write files of a bundle, in this order: the manifest must be the last."""
+    for name in names:
         with (bundle / name).open("rb") as stream:
             store.put(f"{version.path}/{name}", stream)
         step(f"file {name}")
+
+
+def _aliased(store: Store) -> list[Event]:
+    """What the aliases name."""
+    return [event for name in read_aliases(store) if (event := read_alias(store, name))]
 
 
 def _attach(store: Store, version: Version, data: bytes, suffix: str) -> Attachment:

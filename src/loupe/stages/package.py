@@ -16,7 +16,8 @@ from loupe.stages.running import stage
 MODEL = Path("models")
 INDEX = Path("index")
 METRICS = Path("metrics/evaluate.json")
-LICENCES = Path("data/photos/LICENCES.md")
+LICENCES = Path("data/LICENCES.md")
+PHOTOS = Path("data/photos/LICENCES.md")
 OUT = Path("bundle")
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     """Export, quantise, describe and check; bundle/ appears only when it passes its own verify.py."""
     params = load_params()
     index = PatchIndex(INDEX)
-    licences = LICENCES.read_text() if LICENCES.exists() else "Your own; nothing is written down about them."
+    licences = "\n\n".join(path.read_text().strip() for path in (LICENCES, PHOTOS) if path.exists())
     source = Source(
         MODEL,
         index,
