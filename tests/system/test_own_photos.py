@@ -93,7 +93,7 @@ def test_a_folder_whose_content_decides(copy: Copy) -> None:
 def test_an_archive_on_a_server(copy: Copy, server: Serving) -> None:
     choose(copy, f"{{url: '{server.url}/own.zip'}}")
     assert f"{server.url}/own.zip: HTTP 404 Not Found" in refused(copy)
-    assert {path.name for path in (copy.folder / "data").iterdir()} == {".gitignore", "products"}
+    assert {path.name for path in (copy.folder / "data").iterdir()} == {".gitignore", "LICENCES.md", "products"}
     server.files["/own.zip"] = zip_of({f"own/{'valid' if n < 2 else 'train'}/{n}.png": png(n) for n in range(5)})
     copy.run("dvc", "repro", "patch-index")
     assert indexed(copy) == {f"{n}.png": "valid" if n < 2 else "train" for n in range(5)}
