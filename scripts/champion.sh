@@ -15,7 +15,7 @@ usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --st
   --benchmarks
               a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
-  --profile   the recipe: champion (two CPU cores, two hours) or loupe (a GPU)
+  --profile   the recipe: champion (two CPU cores, two and a half hours) or loupe (a GPU)
   --set       changes the recipe, as in `loupe profile`
   --work      where clone and data are; kept, so that the next call goes on
   --minutes   stops after so long; call again to go on

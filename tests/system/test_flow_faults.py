@@ -192,12 +192,18 @@ def test_a_cancelled_training_leaves_a_checkpoint_and_the_next_run_goes_on(shop:
 
 
 def test_a_killed_worker_ends_its_run_and_with_the_next_one_training_goes_on(shop: Shop) -> None:
-    run = train(shop, LONG)
+    run = train(shop, MINUTE)
+    process = trainer(shop)
+    assert process is not None
+    process.suspend()  # on a fast machine it would end before the worker does
     kill(shop, "prefect worker start")
+    process.resume()
     ended = shop.end_of(run)
     assert ended["state_type"] == "CRASHED", shop.story(run)
     until(60, lambda: not children(shop), lambda: shop.story(run))
-    goes_on(shop)
+    again = shop.finish("retrain", promote="never")
+    assert again["state_name"] == "Judged", shop.story(again["id"])
+    assert "going on from step" in shop.log(again["id"])
 
 
 def test_a_server_that_comes_back_hears_the_end(shop: Shop) -> None:
