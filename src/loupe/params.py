@@ -118,6 +118,7 @@ class Train:
     batch: Annotated[int, Field(ge=1, le=4096)]
     product_share: Annotated[float, Field(ge=0, le=1)]
     loss: Literal["l1", "mse", "charbonnier"]
+    optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
     beta2: Annotated[float, Field(ge=0, lt=1)]
     warmup: Annotated[float, Field(ge=0, lt=1)]

@@ -47,6 +47,7 @@ RECIPE = Recipe(
     batch=4,
     product_share=0.3,
     loss="l1",
+    optimizer="adam",
     lr=0.004,
     beta2=0.99,
     warmup=0.1,

@@ -1,6 +1,6 @@
 """The training run: patches in, the best averaged weights out; whatever interrupts it, it goes on where it was.
 
-    for each step:          batch -> network -> loss -> gradients -> guard -> Adam -> moving average
+    for each step:          batch -> network -> loss -> gradients -> guard -> optimizer -> moving average
     every `validate_every`: the averaged network on whole validation pictures -> a row of curves.csv; the best is kept
     every minute:           a checkpoint
 
@@ -48,6 +48,7 @@ from loupe.training.follow import CurvePoint, Follower, write_curves
 from loupe.training.guard import DivergedError, Guard
 from loupe.training.losses import LOSSES
 from loupe.training.memory import keep_freed_memory
+from loupe.training.muon import Muon
 from loupe.training.schedule import Schedule, learning_rate
 from loupe.training.validation import crops, validate
 
@@ -69,6 +70,7 @@ class Recipe:
     batch: int
     product_share: float
     loss: str
+    optimizer: str
     lr: float
     beta2: float
     warmup: float
@@ -255,11 +257,9 @@ class TrainingRun:
         network.train()
         if not plain:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        on_gpu = fabric.device.type == "cuda"
-        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=on_gpu)
         mode = None if plain else compile_mode(fabric.device)
         compiled = network if mode is None else torch.compile(network, mode=mode)
-        self._network, self._optimizer = fabric.setup(cast(RDN, compiled), optimizer)
+        self._network, *self._optimizers = fabric.setup(cast(RDN, compiled), *_optimizers(network, recipe, fabric.device))
         self._plain_network = network
         self.averaged = AveragedNetwork(network, recipe.ema)
         self._best = self._average()
@@ -275,8 +275,9 @@ class TrainingRun:
         """Take one step; its loss. `asked`: whether this process was asked to stop."""
         recipe, progress = self._recipe, self.progress
         rate = self._rate()
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         lr, hr = self._feed.batch_at(progress.step)
         with _memory_advice(self._part, recipe.batch, self._index.patch):
             totals = self._gradients(lr, hr, asked)
@@ -293,7 +294,8 @@ class TrainingRun:
                 f"train.warmup (now {recipe.warmup}), or set train.clip (now {recipe.clip}) to some {2 * usual:.2g}"
             ) from None
         if admitted:
-            self._optimizer.step()
+            for optimizer in self._optimizers:
+                optimizer.step()
             self.averaged.update(progress.step)
             for place, value in enumerate((loss, error, norm)):
                 progress.sums[place] += value
@@ -340,7 +342,7 @@ class TrainingRun:
             "network": self._plain_network.state_dict(),
             "average": self.averaged.network.state_dict(),
             "best": self._best,
-            "optimizer": self._optimizer.optimizer.state_dict(),
+            "optimizers": [optimizer.optimizer.state_dict() for optimizer in self._optimizers],
             "random": random,
         }
 
@@ -351,7 +353,8 @@ class TrainingRun:
         self._plain_network.load_state_dict(state["network"])
         self.averaged.network.load_state_dict(state["average"])
         self._best = state["best"]
-        self._optimizer.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.optimizer.load_state_dict(saved)
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and self._fabric.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self._fabric.device)
@@ -365,7 +368,8 @@ class TrainingRun:
     def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor, asked: bool) -> Tensor:
         """Gradients of one batch, part by part; means over all processes of loss, squared luma error and `asked`."""
         device = self._fabric.device
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(3, device=device)
         if asked:
             totals[2] = 1.0
@@ -446,6 +450,15 @@ def _initial(config: dict[str, Any], init: str | None) -> RDN:
         raise InputError(f"train.init = {init}: another network: {different}; set `model` and `scale` to match it")
     network.load_state_dict(start.state_dict())
     return network
+
+
+def _optimizers(network: RDN, recipe: Recipe, device: torch.device) -> list[torch.optim.Optimizer]:
+    """One for all parameters, or Muon for the kernels between hidden layers and Adam for the rest, as Muon is meant."""
+    ends = {network.shallow_1.weight, network.output.weight}
+    hidden = {p for p in network.parameters() if p.ndim == 4} - ends if recipe.optimizer == "muon" else set()
+    rest = [p for p in network.parameters() if p not in hidden]
+    adam = torch.optim.Adam(rest, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=device.type == "cuda")
+    return [adam, Muon([p for p in network.parameters() if p in hidden], recipe.lr)] if hidden else [adam]
 
 
 def _luma_error(prediction: Tensor, target: Tensor) -> Tensor:
