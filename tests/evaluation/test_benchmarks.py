@@ -19,14 +19,14 @@ def test_each_is_scored_with_its_own_inputs_where_it_has_some(
 ) -> None:
     folder = tmp_path / "benchmarks"
     for number in (101, 102):
-        write_png(folder / "SetA" / "HR" / f"{number}.png", picture(number))
-        write_png(folder / "SetB" / "HR" / f"{number}.png", picture(number))
+        write_png(folder / "Set5" / "HR" / f"{number}.png", picture(number))
+        write_png(folder / "Set14" / "HR" / f"{number}.png", picture(number))
         darker = downscale(picture(number), 2) // 2
-        write_png(folder / "SetB" / "LR_bicubic" / "X2" / f"{number}x2.png", darker)
+        write_png(folder / "Set14" / "LR_bicubic" / "X2" / f"{number}x2.png", darker)
     found = score_benchmarks(folder, bicubic(2, "model"), make_index())
-    assert list(found) == ["SetA", "SetB"]
-    assert found["SetA"]["n"] == 2
-    assert found["SetA"]["psnr_y"] > found["SetB"]["psnr_y"] + 10
+    assert list(found) == ["Set5", "Set14"]
+    assert found["Set5"]["n"] == 2
+    assert found["Set5"]["psnr_y"] > found["Set14"]["psnr_y"] + 10
 
 
 def test_what_cannot_count_is_refused(make_index: Callable[..., PatchIndex], tmp_path: Path) -> None:

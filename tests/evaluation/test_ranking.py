@@ -160,6 +160,13 @@ def test_the_best_and_the_worst_come_in_order() -> None:
     assert [len(rows) for rows in select(table, 20)] == [9, 8]  # what is without error is not among the worst
 
 
+def test_the_best_can_be_those_that_gain_most() -> None:
+    table = rows(4, psnr_y=[31.0, 38, 35, 33], gain=[3.0, 1, math.nan, 4])
+    best, worst = select(table, 3, best="gain")
+    assert best.index.tolist() == [3, 0, 1]
+    assert worst.index.tolist() == [0, 3, 2]
+
+
 def test_empty_patches_do_not_flood_the_best_but_can_be_the_worst() -> None:
     white = scores(np.full((980, 980), 255, np.uint8)).assign(set="shop", image="white.png")
     assert len(white) == 100

@@ -6,6 +6,7 @@ benchmarks/Set5/HR/             ground truth
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def score_benchmarks(folder: Path, model: Method, index: PatchIndex) -> dict[str
     Raises:
         InputError: there are none, a picture cannot be scored, or is nearly one that was trained on.
     """
-    found = sorted(path.parent for path in folder.glob("*/HR") if path.is_dir())
+    found = sorted((path.parent for path in folder.glob("*/HR") if path.is_dir()), key=_by_number)
     if not found:
         raise InputError(f"{folder}: no benchmarks here; evaluation.benchmarks needs a folder with Set5/HR or others")
     sets: dict[str, Any] = {}
@@ -44,3 +45,8 @@ def score_benchmarks(folder: Path, model: Method, index: PatchIndex) -> dict[str
             raise InputError("; ".join([*failures, *report.failures]))
         sets |= report.summary["sets"]
     return sets
+
+
+def _by_number(folder: Path) -> list[str | int]:
+    """To sort by: Set5 comes before Set14."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", folder.name)]

@@ -126,10 +126,12 @@ def worst_patch(error: _Plane, scale: int) -> float:
     return float(_decibels(sums / np.outer(np.diff(rows), np.diff(columns))).min())
 
 
-def select(table: pd.DataFrame, count: int, per_picture: int = PER_PICTURE) -> tuple[pd.DataFrame, pd.DataFrame]:
+def select(
+    table: pd.DataFrame, count: int, per_picture: int = PER_PICTURE, best: str = "psnr_y"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The best and the worst patches to show people.
 
-    Best: the highest psnr_y, where complexity is at least MIN_COMPLEXITY and at most MAX_FLAT of the patch is flat.
+    Best: the highest `best`, where complexity is at least MIN_COMPLEXITY and at most MAX_FLAT of the patch is flat.
     Worst: the lowest, of all patches with any error, flat ones too: noise on paper is a fault. In either list a patch
     is left out if one before it looks alike (fingerprints within NEAR bits; all empty patches look alike, of whatever
     brightness), or if `per_picture` of its picture stand there. Ties go by set, image, y, x. Of very few patches, the
@@ -139,13 +141,14 @@ def select(table: pd.DataFrame, count: int, per_picture: int = PER_PICTURE) -> t
         table: rows of `patch_scores` of many pictures, with the columns `set` and `image` (str) before them.
         count: rows wanted in each list.
         per_picture: at most so many of one picture in each list.
+        best: the column that says how good a patch is.
 
     Returns:
         Best and worst, the most extreme first, at most `count` rows each, with the table's columns and index.
     """
     shown = table[(table["complexity"] >= MIN_COMPLEXITY) & (table["flat"] <= MAX_FLAT)]
     faulty = table[table["error"] > 0]
-    return _first(shown, count, per_picture, ascending=False), _first(faulty, count, per_picture, ascending=True)
+    return _first(shown, best, count, per_picture, False), _first(faulty, "psnr_y", count, per_picture, True)
 
 
 def complexity_curve(table: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
@@ -176,8 +179,8 @@ def complexity_curve(table: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["low", "high", "count", *columns])
 
 
-def _first(table: pd.DataFrame, count: int, per_picture: int, ascending: bool) -> pd.DataFrame:
-    order = table.sort_values(["psnr_y", "set", "image", "y", "x"], ascending=[ascending, True, True, True, True])
+def _first(table: pd.DataFrame, column: str, count: int, per_picture: int, ascending: bool) -> pd.DataFrame:
+    order = table.sort_values([column, "set", "image", "y", "x"], ascending=[ascending, True, True, True, True])
     kept: list[int] = []
     seen: list[int] = []
     shown: dict[tuple[str, str], int] = {}

@@ -147,7 +147,7 @@ def _calibration(index: PatchIndex) -> Iterator[Pixels]:
 def _look(
     out: Path, network: RDN, variant: OnnxModel | None, pairs: Iterable[Pair]
 ) -> tuple[dict[str, SetLoss], list[dict[str, Any]]]:
-    """Enlarge every validation picture: what the int8 variant costs, and the best and worst patches, as pictures."""
+    """Enlarge every validation picture: what the int8 variant costs, and the patches to show, as pictures."""
     network.to(choose_device())
     losses: list[tuple[str, Loss]] = []
     tables: list[pd.DataFrame] = []
@@ -161,7 +161,8 @@ def _look(
         table = patch_scores(pair.hr, hr_y, sr_y, bicubic_y, kinds_of(pair.hr), network.scale)
         table.insert(0, "set", pair.set)
         table.insert(1, "image", pair.name)
-        shown = pd.concat(select(table, PER_PICTURE)).drop_duplicates(["y", "x"])
+        table["gain_db"] = table["psnr_y"] - table["bicubic_psnr_y"]
+        shown = pd.concat(select(table, PER_PICTURE, best="gain_db")).drop_duplicates(["y", "x"])
         nearest = pair.lr.repeat(network.scale, axis=0).repeat(network.scale, axis=1)
         for y, x, height, width in shown[["y", "x", "height", "width"]].to_numpy(int).tolist():
             cut = np.s_[y : y + height, x : x + width]
@@ -169,9 +170,9 @@ def _look(
         tables.append(shown)
     if not tables:
         raise InputError("the index holds no validation pictures; raise valid_share, then run `dvc repro`")
-    best, worst = select(pd.concat(tables, ignore_index=True), EXAMPLES)
+    gain, worst = select(pd.concat(tables, ignore_index=True), EXAMPLES, best="gain_db")
     examples = []
-    for kind, table in (("best", best), ("worst", worst)):
+    for kind, table in (("gain", gain), ("worst", worst)):
         for number, row in enumerate(table.to_dict("records"), start=1):
             file = f"examples/{kind}-{number}.png"
             write_png(out / file, panels[row["set"], row["image"], row["y"], row["x"]])

@@ -38,7 +38,7 @@ def model_card(
         metrics, contract: as in the bundle's files.
         licences: of the pictures, Markdown.
         jpeg_share: of the product patches in training that were compressed, in [0, 1].
-        examples: kind (`best`, `worst`), file, set, image, psnr_y and bicubic_psnr_y of each.
+        examples: kind (`gain`, `worst`), file, set, image, psnr_y and bicubic_psnr_y of each.
     """
     environment = Environment(
         autoescape=False,  # noqa: S701  # Markdown is no HTML; `plain` makes names of pictures harmless
