@@ -77,9 +77,13 @@ def bytes_of(network: RDN) -> dict[str, bytes]:
     return {key: tensor.numpy().tobytes() for key, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("loss", ["l1", "mse", "charbonnier"])
-def test_it_learns_and_records_it(fabric: Fabric, make_index: MakeIndex, tmp_path: Path, loss: str) -> None:
-    recipe = dataclasses.replace(RECIPE, loss=loss)
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), [("l1", "adam"), ("mse", "adam"), ("charbonnier", "adam"), ("l1", "muon")]
+)
+def test_it_learns_and_records_it(
+    fabric: Fabric, make_index: MakeIndex, tmp_path: Path, loss: str, optimizer: str
+) -> None:
+    recipe = dataclasses.replace(RECIPE, loss=loss, optimizer=optimizer)
     network, curves = run(fabric, make_index(), tmp_path, recipe)
     assert curves["step"].tolist() == [25, 50, 60]
     assert curves["valid_psnr_y"].iloc[-1] > curves["valid_psnr_y"].iloc[0] > 20
@@ -108,6 +112,24 @@ def test_the_same_recipe_gives_the_same_bytes(fabric: Fabric, make_index: MakeIn
     assert outcomes[0] == outcomes[1]
     other, _ = run(fabric, index, tmp_path / "c", dataclasses.replace(RECIPE, seed=2))
     assert bytes_of(other) != outcomes[0][0]
+
+
+def test_muon_moves_the_kernels_between_hidden_layers_and_adam_the_rest(
+    fabric: Fabric, make_index: MakeIndex, tmp_path: Path
+) -> None:
+    index = make_index()
+    start = build_network(CONFIG)
+    once = dataclasses.replace(RECIPE, init=str(tmp_path / "model"), steps=1, warmup=0.0, ema=0.0, lr=0.01)
+    torch.nn.init.normal_(start.output.weight, std=0.1)  # at zero no gradient comes through
+    save_network(tmp_path / "model", start, CONFIG)
+    by_adam, _ = run(fabric, index, tmp_path / "adam", once)
+    by_muon, _ = run(fabric, index, tmp_path / "muon", dataclasses.replace(once, optimizer="muon"))
+    for name, before in start.state_dict().items():
+        adams, muons = (network.state_dict()[name] - before for network in (by_adam, by_muon))
+        if before.ndim == 4 and name not in ("shallow_1.weight", "output.weight"):
+            assert muons.any() and not torch.equal(muons, adams)
+        else:
+            assert torch.equal(muons, adams)
 
 
 def test_the_best_validation_is_kept(fabric: Fabric, make_index: MakeIndex, tmp_path: Path) -> None:
@@ -399,9 +421,10 @@ def folder_of(make_index: MakeIndex, tmp_path: Path) -> Path:
     return tmp_path / "index-2-16-computed"
 
 
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(make_index: MakeIndex, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(make_index: MakeIndex, tmp_path: Path, optimizer: str) -> None:
     index = folder_of(make_index, tmp_path)
-    recipe = dataclasses.replace(RECIPE, steps=300, validate_every=100)
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, steps=300, validate_every=100)
     whole = Training(index, tmp_path / "whole", recipe)
     whole.finish()
     killed = Training(index, tmp_path / "killed", recipe)

@@ -1,10 +1,10 @@
 """Muon: momentum whose direction is made orthogonal, for the kernels of convolutions between hidden layers.
 
-K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. Adam scales each number of a kernel by
-itself; Muon sees the kernel as the matrix [out, in * height * width] that it is, and gives all singular values of an
+K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. Adam scales each number of a kernel
+by itself; Muon sees the kernel as the matrix [out, in * height * width] that it is, and gives all singular values of an
 update about the same size, so that rare directions learn as fast as common ones. docs/recipes.md has what it gains.
 
-`torch.optim.Muon` takes matrices only, and iterates in bfloat16, which most CPUs emulate: nine times as slow as this.
+`torch.optim.Muon` takes matrices only, and iterates in bfloat16, which most CPUs emulate: several times as slow.
 """
 
 from __future__ import annotations

@@ -259,7 +259,8 @@ class TrainingRun:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         mode = None if plain else compile_mode(fabric.device)
         compiled = network if mode is None else torch.compile(network, mode=mode)
-        self._network, *self._optimizers = fabric.setup(cast(RDN, compiled), *_optimizers(network, recipe, fabric.device))
+        optimizers = _optimizers(network, recipe, fabric.device)
+        self._network, *self._optimizers = fabric.setup(cast(RDN, compiled), *optimizers)
         self._plain_network = network
         self.averaged = AveragedNetwork(network, recipe.ema)
         self._best = self._average()
