@@ -48,6 +48,30 @@ def test_every_parameter_learns() -> None:
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 
+def test_a_deeper_network_begins_as_a_shallower_one_and_learns_with_all_its_blocks() -> None:
+    torch.manual_seed(0)
+    shallow, deep = (RDN(D=depth, C=2, G=8, G0=8, residual="bicubic") for depth in (2, 4))
+    torch.nn.init.normal_(shallow.output.weight, std=0.1)
+    deep.begin_as(shallow)
+    x = torch.rand(1, 3, 7, 9)
+    assert deep(x).detach().std() > 0.01
+    torch.testing.assert_close(deep(x), shallow(x))
+    optimizer = torch.optim.Adam(deep.parameters())
+    for _ in range(3):  # the first step gives the new blocks weight, the next teaches them
+        optimizer.zero_grad()
+        F.mse_loss(deep(x), torch.zeros(1, 3, 14, 18)).backward()
+        optimizer.step()
+    for name, parameter in deep.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_network_does_not_begin_as_one_of_another_kind() -> None:
+    network = RDN(D=2, C=2, G=8, G0=8)
+    for other in (RDN(D=3, C=2, G=8, G0=8), RDN(D=2, C=3, G=8, G0=8), RDN(D=1, C=2, G=16, G0=8)):
+        with pytest.raises(RuntimeError):
+            network.begin_as(other)
+
+
 def test_the_field_of_view_is_no_wider_than_stated() -> None:
     """D * C + 5 low-resolution pixels to each side: what tiles must overlap by."""
     D, C = 2, 3

@@ -66,10 +66,15 @@ def fabric() -> Fabric:
 
 
 def run(
-    fabric: Fabric, index: PatchIndex, folder: Path, recipe: Recipe = RECIPE, **options: Any
+    fabric: Fabric,
+    index: PatchIndex,
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    config: dict[str, Any] = CONFIG,
+    **options: Any,
 ) -> tuple[RDN, pd.DataFrame]:
     curves = folder / "curves.csv"
-    trained = train(fabric, CONFIG, index, recipe, curves=curves, runs=folder / "runs", **options)
+    trained = train(fabric, config, index, recipe, curves=curves, runs=folder / "runs", **options)
     return trained, pd.read_csv(curves)
 
 
@@ -279,6 +284,9 @@ def test_fine_tuning_starts_from_the_given_network(fabric: Fabric, make_index: M
     save_network(tmp_path / "model", champion, CONFIG)
     recipe = dataclasses.replace(RECIPE, init=str(tmp_path / "model"), lr=1e-5, steps=5, validate_every=1)
     _, curves = run(fabric, index, tmp_path / "tuned", recipe)
+    assert curves["valid_psnr_y"].iloc[0] == pytest.approx(before["valid_psnr_y"].max(), abs=0.05)
+    deeper = {**CONFIG, "D": 3}
+    _, curves = run(fabric, index, tmp_path / "deeper", recipe, config=deeper)
     assert curves["valid_psnr_y"].iloc[0] == pytest.approx(before["valid_psnr_y"].max(), abs=0.05)
     save_network(tmp_path / "model", build_network({**CONFIG, "D": 2}), {**CONFIG, "D": 2})
     with pytest.raises(InputError, match=r"train.init = .*model: another network: D 2 \(here 1\); set `model`"):

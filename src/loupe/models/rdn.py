@@ -75,6 +75,24 @@ class RDN(nn.Module):
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]  # conv3x3 always has a bias
 
+    def begin_as(self, start: RDN) -> None:
+        """Compute what `start` computes, which differs at most in having fewer blocks.
+
+        Blocks that it lacks come behind its own. Their fusion is zero, so they pass on what they get, and the global
+        fusion gives them no weight; both learn. Chen et al., "Net2Net", ICLR 2016.
+
+        Raises:
+            RuntimeError: it has more blocks, or differs in something else.
+        """
+        weights = {**self.state_dict(), **start.state_dict()}
+        joint = "global_fusion.0.weight"  # [G0, D * G0, 1, 1]
+        more = len(self.blocks) - len(start.blocks)
+        weights[joint] = F.pad(weights[joint], (0, 0, 0, 0, 0, max(0, more) * len(weights[joint])))
+        for block in range(len(start.blocks), len(self.blocks)):
+            for name in (f"blocks.{block}.fusion.weight", f"blocks.{block}.fusion.bias"):
+                weights[name] = torch.zeros_like(weights[name])
+        self.load_state_dict(weights)
+
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge float [N, 3, h, w] in [0, 1] to float [N, 3, h * scale, w * scale], about [0, 1]."""
         shallow = self.shallow_1(x)

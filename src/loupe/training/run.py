@@ -435,13 +435,17 @@ def feed(batches: PatchBatches, strategy: Strategy, device: torch.device) -> Pat
 
 
 def _initial(config: dict[str, Any], init: str | None) -> RDN:
-    """A new network, or the one in the folder `init`, if it is of the same kind."""
+    """A new network, or the one in the folder `init`, if it is of the same kind and no deeper."""
     network = build_network(config)
     if init is None:
         return network
     start = load_network(Path(init))
-    theirs, ours = ({name: list(t.shape) for name, t in net.state_dict().items()} for net in (start, network))
-    if theirs != ours or (start.scale, start.residual) != (network.scale, network.residual):
+    try:
+        network.begin_as(start)
+        fits = (start.scale, start.residual) == (network.scale, network.residual)
+    except RuntimeError:
+        fits = False
+    if not fits:
         stored = json.loads((Path(init) / "config.json").read_text())
         different = ", ".join(
             f"{key} {stored.get(key)} (here {config.get(key)})"
@@ -449,7 +453,6 @@ def _initial(config: dict[str, Any], init: str | None) -> RDN:
             if stored.get(key) != config.get(key)
         )
         raise InputError(f"train.init = {init}: another network: {different}; set `model` and `scale` to match it")
-    network.load_state_dict(start.state_dict())
     return network
 
 
