@@ -31,9 +31,6 @@ from loupe.patches.index import PatchIndex
 from loupe.stages.running import stage
 from loupe.training.run import Recipe, prepare, train
 
-# What version 1.0.0 of the network that ships was trained with, from random weights; the champion goes on from there.
-FIRST: dict[str, Any] = {"init": None, "optimizer": "adam", "batch": 8, "lr": 0.002, "warmup": 0.01}
-
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "sample": {
         "sample": {},
@@ -53,27 +50,25 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "difficulty 0.5": {"difficulty": 0.5},
     },
     "champion": {
-        "version 1.0.0": FIRST,
-        "D4 C3 G24": {**FIRST, "D": 4, "G": 24, "G0": 24},
-        "D6 C3 G24": {**FIRST, "D": 6, "G": 24, "G0": 24},
-        "D6 C3 G32": {**FIRST, "D": 6},
-        "D3 C4 G40": {**FIRST, "D": 3, "C": 4, "G": 40, "G0": 40},
-        "residual none (the paper)": {**FIRST, "residual": "none"},
-        "batch 4, lr 0.0014": {**FIRST, "batch": 4, "lr": 0.0014},
-        "batch 16": {**FIRST, "batch": 16},
-        "lr 0.003, clip 0.1": {**FIRST, "lr": 0.003, "clip": 0.1},
-        "charbonnier": {**FIRST, "loss": "charbonnier"},
-        "ema 0.9995": {**FIRST, "ema": 0.9995},
-        "difficulty 0.5": {**FIRST, "difficulty": 0.5},
-        "product_share 0.5": {**FIRST, "product_share": 0.5},
-        "JPEG in 0.3 of products": {**FIRST, "jpeg_probability": 0.3},
-        "muon": {**FIRST, "optimizer": "muon"},
-        "muon, lr 0.004": {**FIRST, "optimizer": "muon", "lr": 0.004},
-        "muon, D4 C3 G24": {**FIRST, "optimizer": "muon", "D": 4, "G": 24, "G0": 24},
-        "muon, D6 C3 G32": {**FIRST, "optimizer": "muon", "D": 6},
-        "muon, batch 16": {**FIRST, "optimizer": "muon", "batch": 16},
-        "on from 1.0.0": {},
-        "on from 1.0.0 with adam": {"optimizer": "adam"},
+        "champion": {},
+        "D4 C3 G24": {"D": 4, "G": 24, "G0": 24},
+        "D6 C3 G24": {"D": 6, "G": 24, "G0": 24},
+        "D6 C3 G32": {"D": 6},
+        "D3 C4 G40": {"D": 3, "C": 4, "G": 40, "G0": 40},
+        "residual none (the paper)": {"residual": "none"},
+        "batch 4, lr 0.0014": {"batch": 4, "lr": 0.0014},
+        "batch 16": {"batch": 16},
+        "lr 0.003, clip 0.1": {"lr": 0.003, "clip": 0.1},
+        "charbonnier": {"loss": "charbonnier"},
+        "ema 0.9995": {"ema": 0.9995},
+        "difficulty 0.5": {"difficulty": 0.5},
+        "product_share 0.5": {"product_share": 0.5},
+        "JPEG in 0.3 of products": {"jpeg_probability": 0.3},
+        "muon": {"optimizer": "muon"},
+        "muon, lr 0.004": {"optimizer": "muon", "lr": 0.004},
+        "muon, D4 C3 G24": {"optimizer": "muon", "D": 4, "G": 24, "G0": 24},
+        "muon, D6 C3 G32": {"optimizer": "muon", "D": 6},
+        "muon, batch 16": {"optimizer": "muon", "batch": 16},
     },
 }
 
