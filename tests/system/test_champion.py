@@ -53,7 +53,7 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     assert "photos: {path: ../photos}" in shown
     card = (tmp_path / "store" / version.path / "MODEL_CARD.md").read_text()
     assert "Woven by ourselves." in card
-    assert "| EDSR-baseline | 37.99 / 0.9604 | " in card
+    assert "\n| EDSR-baseline | 37.99 / 0.9604 |\n" in card
     assert project.run("git", "status", "--porcelain") == "", "the project itself is as it was"
 
 
