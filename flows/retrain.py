@@ -42,7 +42,17 @@ from loupe.release.versions import TIME, Event, read_alias, read_version
 
 AS_COMMITTED = "as committed"
 Profile = Literal[
-    "as committed", "sample", "fine-tune", "champion", "small", "loupe", "large", "paper", "div2k", "smoke"
+    "as committed",
+    "sample",
+    "fine-tune",
+    "champion",
+    "champion-2",
+    "small",
+    "loupe",
+    "large",
+    "paper",
+    "div2k",
+    "smoke",
 ]
 Promote = Literal["auto", "ask", "never"]
 Compute = Literal["local", "ec2"]

@@ -55,6 +55,7 @@ def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
         patch: int = 16,
         products: int = 0,
         low_resolution: LowResolution = "computed",
+        reductions: tuple[int, ...] = (),
     ) -> PatchIndex:
         sources = []
         places = ["photos/train"] * train + ["photos/valid"] * valid + ["products/train"] * products
@@ -64,7 +65,15 @@ def make_index(tmp_path: Path) -> Callable[..., PatchIndex]:
             sources.append(Source(path, path.name, *place.split("/")))
         folder = tmp_path / f"index-{scale}-{patch}-{low_resolution}"
         folder.mkdir()
-        build_index(sources, folder, scale=scale, patch=patch, valid_share=0.0, low_resolution=low_resolution)
+        build_index(
+            sources,
+            folder,
+            scale=scale,
+            patch=patch,
+            valid_share=0.0,
+            low_resolution=low_resolution,
+            reductions=reductions,
+        )
         return PatchIndex(folder)
 
     return make

@@ -72,6 +72,7 @@ class Patches:
 
     size: Annotated[int, Field(ge=8, le=512)]
     low_resolution: Literal["computed", "stored"]
+    reductions: tuple[Annotated[int, Field(ge=2, le=16)], ...]
     strategy: Literal["pool", "grid", "random"]
     images: Annotated[int, Field(ge=1)]
     per_image: Annotated[int, Field(ge=1)]

@@ -41,7 +41,8 @@ def places(image: Pixels, patch: Pixels) -> set[tuple[int, int, int]]:
 def test_both_resolutions_show_the_same_place_exactly(
     make_index: MakeIndex, scale: int, name: Name, low_resolution: LowResolution
 ) -> None:
-    index = make_index(scale=scale, patch=8, low_resolution=low_resolution, products=1)
+    index = make_index(scale=scale, patch=8, low_resolution=low_resolution, products=1, reductions=(2,))
+    assert any(row.reduction == 2 for row in index.images) == (scale == 2)
     reduced = [downscale(index.hr(number), scale) for number in range(len(index.images))]
     batches = PatchBatches(index, 4, 5, 0.5, Strategy(name, images=2, per_image=3))
     for step in range(4):

@@ -105,13 +105,51 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(tmp_path: P
     (tmp_path / "empty.png").touch()
     given = sources(tmp_path, a="train", b="valid", twin="train", tiny="train", clear="train", empty="train")
     built, lines = build(given, tmp_path / "index")
-    assert built == Built(train=2, valid=1, aside=0, left_out=3, patches=len(PatchIndex(tmp_path / "index").patches))
+    patches = len(PatchIndex(tmp_path / "index").patches)
+    assert built == Built(train=2, valid=1, aside=0, reduced=0, left_out=3, patches=patches)
     text = "\n".join(line.replace(f"{tmp_path}/", "") for line in lines)
     assert "twin.png: skipped: the same picture as a.png" in text
     assert "tiny.png: skipped: 80 x 31 pixels, smaller than a patch of 32 x 32" in text
     assert "clear.png: converted: RGBA composited on white" in text
     assert "empty.png: refused: the file is empty" in text
     assert [row.note for row in PatchIndex(tmp_path / "index").images] == ["", "", "RGBA composited on white"]
+
+
+def test_training_pictures_are_there_reduced_too(tmp_path: Path) -> None:
+    sides = {"large": (209, 230), "medium": (140, 150), "small": (120, 130), "valid": (220, 230)}
+    pictures = {name: picture(number, *size) for number, (name, size) in enumerate(sides.items())}
+    pictures |= {"near": pictures["valid"].copy(), "twin": pictures["large"]}
+    pictures["near"][0] += 1
+    for name, pixels in pictures.items():
+        write_png(tmp_path / f"{name}.png", pixels)
+    given = sources(tmp_path, **dict.fromkeys(pictures, "train") | {"valid": "valid"})
+    (tmp_path / "index").mkdir()
+    lines: list[str] = []
+    steps: list[None] = []
+    built = build_index(
+        given,
+        tmp_path / "index",
+        scale=2,
+        patch=16,
+        valid_share=0,
+        reductions=(2, 3),
+        say=lines.append,
+        advance=lambda: steps.append(None),
+    )
+    index = PatchIndex(tmp_path / "index")
+    found = [(Path(row.name).stem, row.split, row.reduction) for row in index.images]
+    large = [("large", "train", 1), ("large", "train", 2), ("large", "train", 3)]
+    rest = [("medium", "train", 1), ("medium", "train", 2), ("small", "train", 1), ("valid", "valid", 1)]
+    assert found == [*large, *rest, ("near", "aside", 1), ("near", "aside", 2), ("near", "aside", 3)]
+    for number, row in enumerate(index.images):
+        whole = pictures[Path(row.name).stem]
+        height, width = (side // row.reduction * row.reduction for side in whole.shape[:2])
+        reduced = downscale(whole[:height, :width], row.reduction) if row.reduction > 1 else whole
+        np.testing.assert_array_equal(index.hr(number), reduced[: row.height, : row.width])
+        assert (row.height, row.width) == tuple(side // 2 * 2 for side in reduced.shape[:2])
+    assert built == Built(train=3, valid=1, aside=1, reduced=3, left_out=1, patches=len(index.patches))
+    assert len(steps) == len(given), "one for each file"
+    assert len(lines) == 2, "one for the twin, one for the one set aside"
 
 
 def test_the_same_picture_on_both_sides_is_an_error_that_names_both(tmp_path: Path) -> None:

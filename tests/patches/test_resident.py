@@ -20,7 +20,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("low_resolution", get_args(LowResolution))
 @pytest.mark.parametrize("scale", [2, 3])
 def test_it_gives_the_same_bytes(make_index: MakeIndex, scale: int, low_resolution: LowResolution, device: str) -> None:
-    index = make_index(scale=scale, patch=8, low_resolution=low_resolution, products=2)
+    index = make_index(scale=scale, patch=8, low_resolution=low_resolution, products=2, reductions=(2,))
     degradation = Degradation(blur_probability=0.5, noise_probability=0.5, jpeg_probability=0.5)
     batches = PatchBatches(index, 32, 3, 0.5, Strategy(images=3, per_image=9), degradation)
     pool = ResidentPool(batches, torch.device(device))

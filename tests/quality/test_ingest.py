@@ -23,6 +23,7 @@ from tests.quality.conftest import ROOT, dvc
 
 from loupe.imaging.files import read_image, write_png
 from loupe.params import load_params
+from loupe.quality import ingest
 from loupe.quality.gate import Limit, Limits
 from loupe.quality.inbox import InboxError
 from loupe.quality.ingest import WORK, Ingested, IngestError, file_name, ingesting
@@ -278,6 +279,31 @@ def test_killed_at_ten_moments_it_ends_as_if_it_had_not_been(project: Path, tmp_
         assert process.exitcode == 0
         assert tree(folder) == expected
     assert cut >= 3, "the moments must lie within a run"
+
+
+@pytest.mark.parametrize("left", ["", "outs:\n- md5: 0a0b", "outs:\n- md5: [\n"])
+def test_killed_while_dvc_writes_its_file_it_ends_as_if_it_had_not_been(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    inbox = fill(tmp_path / "inbox")
+    shutil.copytree(project, tmp_path / "other", symlinks=True)
+    take(inbox)
+    expected = tree(project)
+
+    def killed(command: str, *arguments: str) -> str:
+        if command == "add":
+            Path("data.dvc").write_text(left)
+            raise KeyboardInterrupt
+        return run_dvc(command, *arguments)
+
+    monkeypatch.chdir(tmp_path / "other")
+    run_dvc = ingest.dvc
+    monkeypatch.setattr(ingest, "dvc", killed)
+    with pytest.raises(KeyboardInterrupt):
+        take(inbox)
+    monkeypatch.setattr(ingest, "dvc", run_dvc)
+    take(inbox)
+    assert tree(tmp_path / "other") == expected
 
 
 def test_the_journey_with_inbox_and_remote_at_s3(project: Path, s3: S3, tmp_path: Path) -> None:

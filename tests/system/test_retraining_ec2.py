@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Response, expect
 from tests.browser import chromium
 from tests.conftest import S3
 from tests.system.gate import Gate, client
@@ -22,18 +22,33 @@ def order(shop: Shop, name: str, choices: dict[str, str]) -> str:
     """Start a run as people do: open the form of a deployment, choose other values for those shown, submit; its id."""
     known = {run["id"] for run in shop.runs_of(name)}
 
+    refused: list[str] = []  # by the server, whose database can be busy; its page says so and leaves it at that
+
+    def answered(response: Response) -> None:
+        if response.status >= 500 and response.request.method == "POST":
+            refused.append(f"{response.status} {response.url}")
+
     def begun() -> set[str]:
-        return {run["id"] for run in shop.runs_of(name)} - known
+        found = {run["id"] for run in shop.runs_of(name)} - known
+        page.wait_for_timeout(100)  # lets `answered` be called
+        if not found and refused:
+            print("submitted again after", *refused)
+            refused.clear()
+            submit.click()
+        return found
 
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 1400})
+        page.on("response", answered)
         server = shop.api.removesuffix("/api")
         page.goto(f"{server}/deployments/deployment/{shop.deployment(name)['id']}/run")
         for shown, wanted in choices.items():
             page.get_by_role("button", name=shown, exact=True).press("ArrowDown", timeout=60_000)
             page.get_by_role("option", name=wanted, exact=True).click()
             expect(page.get_by_role("button", name=wanted, exact=True)).to_be_visible()
-        page.get_by_role("button", name="Submit").click()
+        submit = page.get_by_role("button", name="Submit")
+        refused.clear()
+        submit.click()
         until(60, begun, page.locator("body").inner_text)
     (run,) = begun()
     return run

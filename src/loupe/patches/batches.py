@@ -22,8 +22,8 @@ import numpy.typing as npt
 from loupe.errors import InputError
 from loupe.imaging.degradations import Degradation, Settings, apply, draw
 from loupe.imaging.files import read_image
-from loupe.imaging.resize import Pixels, crop_to_multiple, mirrored, reduce_windows, window_margin
-from loupe.patches.index import PatchIndex
+from loupe.imaging.resize import Pixels, mirrored, reduce_windows, window_margin
+from loupe.patches.index import PatchIndex, high_resolution
 
 PIXEL = np.dtype("V3")  # three samples as one item
 FROM_DRAWS, FROM_DEGRADATION = 0, 1  # keys that keep the random numbers of one position apart
@@ -161,7 +161,8 @@ class PatchBatches:
     def _picture(self, image: int) -> Pixels:
         if not self._from_files:
             return self.index.hr(image)
-        return crop_to_multiple(read_image(Path(self.index.images[image].path)).rgb, self.index.scale)
+        row = self.index.images[image]
+        return high_resolution(read_image(Path(row.path)).rgb, row.reduction, self.index.scale)
 
     def _degradation_at(self, position: int) -> tuple[Settings, np.random.Generator] | None:
         """How the product patch at `position` of the run is degraded, and where its noise comes from."""

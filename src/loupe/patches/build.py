@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,8 +22,8 @@ from PIL import Image
 
 from loupe.imaging.files import ImageError, read_image
 from loupe.imaging.likeness import NEAR, content_hash, distance, perceptual_hash
-from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
-from loupe.patches.index import ImageRow, LowResolution
+from loupe.imaging.resize import Pixels, downscale
+from loupe.patches.index import ImageRow, LowResolution, high_resolution
 from loupe.threads import in_order
 
 FLAT_STEP = 3  # grey levels between neighbours of the reduced picture; below it, a pixel belongs to a flat area
@@ -36,22 +37,24 @@ class Source:
     """A picture to index.
 
     name: how it is called in tables, its path below the folder of its set. split: `train`, `valid`, or None to let the
-    content decide with `valid_share`.
+    content decide with `valid_share`. reduction: as in ImageRow.
     """
 
     path: Path
     name: str
     set: str
     split: str | None
+    reduction: int = field(default=1, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Built:
-    """What an index holds: pictures by split, patches, and how many files were left out."""
+    """What an index holds: pictures by split, further sizes of those to train on, patches; how many files it lacks."""
 
     train: int
     valid: int
     aside: int
+    reduced: int
     left_out: int
     patches: int
 
@@ -64,6 +67,7 @@ def build_index(
     patch: int,
     valid_share: float,
     low_resolution: LowResolution = "computed",
+    reductions: Sequence[int] = (),
     workers: int | None = None,
     say: Callable[[str], None] = print,
     advance: Callable[[], object] = lambda: None,
@@ -77,6 +81,8 @@ def build_index(
         patch: side of a patch in low-resolution pixels.
         valid_share: share in [0, 1) of the pictures without a given split that go to `valid`, by their content.
         low_resolution: `stored` also writes lr.bin, which costs a quarter more disk and most of the building time.
+        reductions: whole numbers from 2. Training pictures are there once more at one such part of their size, if two
+            patches fit into their shorter side then: fine detail in another share of the patches, from the same files.
         workers: threads that decode; all cores without it.
         say: receives one line for each picture that was changed, skipped, set aside or refused.
         advance: called after each source, for a progress bar.
@@ -84,7 +90,8 @@ def build_index(
     Raises:
         ImageError: the same picture is in both splits, or nothing is left to train on or to validate with.
     """
-    settings = {"scale": scale, "patch": patch, "low_resolution": low_resolution}
+    settings = {"scale": scale, "patch": patch, "low_resolution": low_resolution, "reductions": list(reductions)}
+    sources = [replace(source, reduction=each) for source in sources for each in (1, *reductions)]
 
     def decode(source: Source) -> _Decoded:
         return _decode(source, scale, patch, low_resolution == "stored")
@@ -93,32 +100,38 @@ def build_index(
     hashes: list[npt.NDArray[np.uint64]] = []
     tables: list[pd.DataFrame] = []
     seen: dict[str, ImageRow] = {}
+    whole: ImageRow | None = None  # of the file that is looked at, in its own size
     left_out = 0
     with _Journal(folder, settings, sources) as journal:
         threads = workers or os.cpu_count() or 1
         missing = in_order(decode, sources[len(journal.done) :], threads, ahead=2 * threads)
         for decoded in itertools.chain(journal.done, missing):
-            advance()
-            twin = seen.get(decoded.sha256)
-            split = decoded.source.split or (decoded.sha256 and split_of(decoded.sha256, valid_share))
-            if twin is not None and twin.split != split:
-                raise ImageError(
-                    f"{decoded.source.path} ({split}) and {twin.path} ({twin.split}) are the same picture; "
-                    "remove one: a network must not be scored on what it was trained on"
-                )
-            line = decoded.line if twin is None else f"{decoded.source.path}: skipped: the same picture as {twin.path}"
-            if line:
-                say(line)
-            kept = decoded.sha256 != "" and twin is None
+            source = decoded.source
+            if source.reduction > 1:
+                split, kept = "train", decoded.sha256 != "" and whole is not None and whole.split == "train"
+            else:
+                advance()
+                twin = seen.get(decoded.sha256)
+                split = source.split or (decoded.sha256 and split_of(decoded.sha256, valid_share))
+                if twin is not None and twin.split != split:
+                    raise ImageError(
+                        f"{source.path} ({split}) and {twin.path} ({twin.split}) are the same picture; "
+                        "remove one: a network must not be scored on what it was trained on"
+                    )
+                line = decoded.line if twin is None else f"{source.path}: skipped: the same picture as {twin.path}"
+                if line:
+                    say(line)
+                kept, whole = decoded.sha256 != "" and twin is None, None
+                left_out += not kept
             start = journal.add(decoded, kept)
             if not kept:
-                left_out += 1
                 continue
             row = ImageRow(
-                path=decoded.source.path.as_posix(),
-                name=decoded.source.name,
-                set=decoded.source.set,
+                path=source.path.as_posix(),
+                name=source.name,
+                set=source.set,
                 split=split,
+                reduction=source.reduction,
                 height=decoded.height,
                 width=decoded.width,
                 channels=decoded.channels,
@@ -130,7 +143,8 @@ def build_index(
             tables.append(_patch_table(len(rows), decoded))
             hashes.append(np.array(decoded.phash, np.uint64))
             rows.append(row)
-            seen[row.sha256] = row
+            if source.reduction == 1:
+                whole = seen[row.sha256] = row
     rows = _set_aside(rows, hashes, say)
     for split in ("train", "valid"):
         if not any(row.split == split for row in rows):
@@ -139,8 +153,15 @@ def build_index(
     patches.insert(1, "split", patches["image"].map([row.split for row in rows].__getitem__))
     patches.to_parquet(folder / "patches.parquet", index=False)
     pd.DataFrame([asdict(row) for row in rows]).to_parquet(folder / "images.parquet", index=False)
-    count = {split: sum(row.split == split for row in rows) for split in ("train", "valid", "aside")}
-    built = Built(**count, left_out=left_out, patches=len(patches))
+    counts = Counter(row.split if row.reduction == 1 else f"{row.split} reduced" for row in rows)
+    built = Built(
+        train=counts["train"],
+        valid=counts["valid"],
+        aside=counts["aside"],
+        reduced=counts["train reduced"],
+        left_out=left_out,
+        patches=len(patches),
+    )
     (folder / "index.json").write_text(json.dumps({**settings, **asdict(built)}, indent=2) + "\n")
     (folder / JOURNAL).unlink()
     return built
@@ -177,13 +198,15 @@ def _decode(source: Source, scale: int, patch: int, store_lr: bool) -> _Decoded:
         loaded = read_image(source.path)
     except ImageError as error:
         return _Decoded(source, str(error))
-    hr = loaded.rgb
-    if min(hr.shape[:2]) < patch * scale:
-        size, least = f"{hr.shape[1]} x {hr.shape[0]}", patch * scale
-        return _Decoded(source, f"{source.path}: skipped: {size} pixels, smaller than a patch of {least} x {least}")
+    hr, side = loaded.rgb, patch * scale
+    if source.reduction > 1 and min(hr.shape[:2]) < 2 * side * source.reduction:
+        return _Decoded(source)
+    if min(hr.shape[:2]) < side:
+        size = f"{hr.shape[1]} x {hr.shape[0]}"
+        return _Decoded(source, f"{source.path}: skipped: {size} pixels, smaller than a patch of {side} x {side}")
     note = "; ".join(loaded.notes)
     sha256 = content_hash(hr)
-    hr = np.ascontiguousarray(crop_to_multiple(hr, scale))
+    hr = np.ascontiguousarray(high_resolution(hr, source.reduction, scale))
     gray = Image.fromarray(hr).convert("L")
     return _Decoded(
         source=source,
@@ -264,14 +287,16 @@ def _set_aside(
 ) -> list[ImageRow]:
     """Training pictures that nearly equal a validation picture become `aside`: no side of any other picture changes."""
     valid = [number for number, row in enumerate(rows) if row.split == "valid"]
-    kept = []
+    kept: list[ImageRow] = []
     for number, row in enumerate(rows):
-        if row.split == "train" and valid:
+        if row.reduction > 1:
+            row = replace(row, split=kept[-1].split)  # it follows its picture
+        elif row.split == "train" and valid:
             bits = distance(hashes[number], np.stack([hashes[other] for other in valid]))
             if bits.min() <= NEAR:
                 twin = rows[valid[int(bits.argmin())]]
                 say(f"{row.path}: set aside: nearly the same picture as {twin.path}, which is kept for validation")
-                row = ImageRow(**{**asdict(row), "split": "aside"})
+                row = replace(row, split="aside")
         kept.append(row)
     return kept
 
@@ -319,7 +344,7 @@ class _Journal:
 
 
 def _journal_line(decoded: _Decoded) -> str:
-    facts = {field.name: getattr(decoded, field.name) for field in fields(decoded) if field.name not in NOT_IN_JOURNAL}
+    facts = {each.name: getattr(decoded, each.name) for each in fields(decoded) if each.name not in NOT_IN_JOURNAL}
     return json.dumps([_identity(decoded.source), facts]) + "\n"
 
 
@@ -346,4 +371,5 @@ def _identity(source: Source) -> list[Any]:
         status = source.path.stat()
     except OSError:
         return [source.path.as_posix(), None]
-    return [source.path.as_posix(), source.name, source.set, source.split, status.st_size, status.st_mtime_ns]
+    told = [source.name, source.set, source.split, source.reduction, status.st_size, status.st_mtime_ns]
+    return [source.path.as_posix(), *told]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from loupe.errors import InputError
-from loupe.imaging.resize import Pixels, downscale
+from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
 
 LowResolution = Literal["computed", "stored"]
 
@@ -34,16 +34,18 @@ class ImageRow:
     """One picture of the index.
 
     path: its file. name: its path below the folder of its set. set: data set, such as `photos`. split: `train`,
-    `valid`, or `aside` for what is too like a validation picture to be trained on. height, width: of the
-    high-resolution picture, multiples of the scale. channels: 1 if the file held one gray channel, else 3 (the pool
-    repeats gray three times). hr_start, lr_start: its first byte in hr.bin and lr.bin. sha256: of the pixels. note:
-    what reading it changed.
+    `valid`, or `aside` for what is too like a validation picture to be trained on. reduction: the whole number by
+    which the file's picture was made smaller before all else; 1, except for the second and further rows of a training
+    picture. height, width: of the high-resolution picture, multiples of the scale. channels: 1 if the file held one
+    gray channel, else 3 (the pool repeats gray three times). hr_start, lr_start: its first byte in hr.bin and lr.bin.
+    sha256: of the pixels. note: what reading it changed.
     """
 
     path: str
     name: str
     set: str
     split: str
+    reduction: int
     height: int
     width: int
     channels: int
@@ -90,6 +92,13 @@ class PatchIndex:
     @staticmethod
     def _view(pool: npt.NDArray[np.uint8], start: int, height: int, width: int) -> Pixels:
         return pool[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def high_resolution(rgb: Pixels, reduction: int, scale: int) -> Pixels:
+    """What a patch index holds of a file's picture: uint8 [H, W, 3], made smaller, and sides multiples of `scale`."""
+    if reduction > 1:
+        rgb = downscale(crop_to_multiple(rgb, reduction), reduction)
+    return crop_to_multiple(rgb, scale)
 
 
 def _map(path: Path) -> npt.NDArray[np.uint8]:

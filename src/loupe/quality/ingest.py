@@ -43,6 +43,7 @@ from loupe.threads import in_order
 
 PRODUCTS, QUARANTINE, WORK = Path("data/products"), Path("quarantine"), Path(".cache/ingest")
 POINTER = Path("data.dvc")
+SAVED = WORK / POINTER.name  # there while DVC writes the other, which it does not do at once
 LOCK_SECONDS = 60  # how long to wait for another DVC command to end
 STEM = 60  # characters of an inbox's name that are kept
 State = Literal["accepted", "quarantined", "known", "duplicate", "changed"]
@@ -166,6 +167,7 @@ def ingesting(
         InboxError: the inbox cannot be read.
     """
     with _alone():
+        _restore()
         before = tracked_hash()
         require_complete()
         _tidy()
@@ -174,8 +176,11 @@ def ingesting(
             decisions, after, cleared = _decide(found, limits, Path(staging), bar), before, 0
             if not dry_run:
                 decisions = [_carry_out(decision) for decision in decisions]
+                with atomic_file(SAVED) as stream:
+                    stream.write(POINTER.read_bytes())
                 dvc("add", "--quiet", PRODUCTS.as_posix())
                 after = tracked_hash()
+                SAVED.unlink()
                 if clear:
                     dvc("push", "--quiet", POINTER.as_posix())
                     cleared = _clear(inbox, found, decisions)
@@ -189,13 +194,14 @@ def tracked_hash() -> str:
         IngestError: there is no data.dvc that tracks it.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         outs = YAML(typ="safe", pure=True).load(POINTER)["outs"]
         return str(next(out["md5"] for out in outs if out["path"] == PRODUCTS.as_posix()))
     except FileNotFoundError:
         raise IngestError(f"{POINTER}: no such file; run in the project's root folder") from None
-    except (KeyError, TypeError, StopIteration):
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, StopIteration):
         raise IngestError(f"{POINTER}: does not track {PRODUCTS}; restore it: git checkout {POINTER}") from None
 
 
@@ -255,6 +261,17 @@ def _alone() -> Iterator[None]:
             yield
     except Timeout:
         raise IngestError("another ingest is at work in this folder; run again when it has ended") from None
+
+
+def _restore() -> None:
+    """Undo what a run that was killed while DVC wrote data.dvc has left of it."""
+    if SAVED.exists():
+        try:
+            tracked_hash()
+        except IngestError:
+            SAVED.replace(POINTER)
+        else:
+            SAVED.unlink()
 
 
 def _tidy() -> None:

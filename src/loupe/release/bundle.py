@@ -32,6 +32,7 @@ from loupe.errors import InputError
 from loupe.evaluation.pairs import Pair
 from loupe.evaluation.ranking import PER_PICTURE, patch_scores, select
 from loupe.evaluation.slices import kinds_of
+from loupe.evaluation.summary import gain as gain_over
 from loupe.imaging.files import atomic_file, atomic_folder, write_png
 from loupe.imaging.metrics import luma32
 from loupe.imaging.resize import Pixels, upscale
@@ -161,7 +162,7 @@ def _look(
         table = patch_scores(pair.hr, hr_y, sr_y, bicubic_y, kinds_of(pair.hr), network.scale)
         table.insert(0, "set", pair.set)
         table.insert(1, "image", pair.name)
-        table["gain_db"] = table["psnr_y"] - table["bicubic_psnr_y"]
+        table["gain_db"] = [gain_over(*scores) for scores in table[["psnr_y", "bicubic_psnr_y"]].to_numpy().tolist()]
         shown = pd.concat(select(table, PER_PICTURE, best="gain_db")).drop_duplicates(["y", "x"])
         nearest = pair.lr.repeat(network.scale, axis=0).repeat(network.scale, axis=1)
         for y, x, height, width in shown[["y", "x", "height", "width"]].to_numpy(int).tolist():

@@ -41,12 +41,13 @@ def main() -> None:
             patch=params.patches.size,
             valid_share=params.valid_share,
             low_resolution=params.patches.low_resolution,
+            reductions=params.patches.reductions,
             say=lambda line: bar.write(line, file=sys.stdout),
             advance=bar.update,
         )
     print(
-        f"{OUT}: {built.train} pictures to train on, {built.valid} to validate with, {built.aside} set aside, "
-        f"{built.left_out} left out; {built.patches} patches"
+        f"{OUT}: {built.train} pictures to train on{f' and {built.reduced} reduced' if built.reduced else ''}, "
+        f"{built.valid} to validate with, {built.aside} set aside, {built.left_out} left out; {built.patches} patches"
     )
 
 

@@ -208,11 +208,10 @@ def train(
                 point = run.validate()
                 pictures = crops(run.averaged.network, index) if first else {}
                 follower.validated(point, run.progress.best_step, pictures)
-            stopping = run.stopping if fabric.world_size > 1 else bool(stopped_by)
-            if first and (stopping or time.monotonic() - saved >= interval):
+            if first and (run.stopping or time.monotonic() - saved >= interval):
                 checkpoints.save(run.progress.step, {**run.state(), "facts": dict(facts or {})})
                 saved = time.monotonic()
-            if stopping:
+            if run.stopping:
                 fabric.barrier()  # Lightning kills all processes once one has gone, also one that still writes
                 follower.say(f"stopped at step {run.progress.step}; start again to go on from there")
                 raise Interrupted(128 + (stopped_by or [signal.SIGTERM])[0] if first else 0)
@@ -459,10 +458,13 @@ def _initial(config: dict[str, Any], init: str | None) -> RDN:
 def _optimizers(network: RDN, recipe: Recipe, device: torch.device) -> list[torch.optim.Optimizer]:
     """One for all parameters, or Muon for the kernels between hidden layers and Adam for the rest, as Muon is meant."""
     ends = {network.shallow_1.weight, network.output.weight}
-    hidden = {p for p in network.parameters() if p.ndim == 4} - ends if recipe.optimizer == "muon" else set()
-    rest = [p for p in network.parameters() if p not in hidden]
+    hidden: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for parameter in network.parameters():
+        for_muon = recipe.optimizer == "muon" and parameter.ndim == 4 and parameter not in ends
+        (hidden if for_muon else rest).append(parameter)
     adam = torch.optim.Adam(rest, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=device.type == "cuda")
-    return [adam, Muon([p for p in network.parameters() if p in hidden], recipe.lr)] if hidden else [adam]
+    return [adam, Muon(hidden, recipe.lr)] if hidden else [adam]
 
 
 def _luma_error(prediction: Tensor, target: Tensor) -> Tensor:
