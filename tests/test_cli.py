@@ -112,6 +112,16 @@ def test_evaluate_runs_a_model(folder: Path) -> None:
     assert report["sets"][folder.name]["psnr_y"] != report["sets"][folder.name]["bicubic"]["psnr_y"]
 
 
+def test_evaluate_compresses_the_inputs(folder: Path) -> None:
+    clean, *jpeg = (
+        json.loads(loupe("evaluate", "--hr", folder / "hr", *given, "--json").stdout)["sets"]
+        for given in ((), ("--jpeg", "90"), ("--jpeg", "30"))
+    )
+    name = folder.name
+    assert [*jpeg[0], *jpeg[1]] == [f"{name}-jpeg90", f"{name}-jpeg30"]
+    assert clean[name]["psnr_y"] > jpeg[0][f"{name}-jpeg90"]["psnr_y"] > jpeg[1][f"{name}-jpeg30"]["psnr_y"]
+
+
 def test_evaluate_scores_finished_pictures_and_reports_the_missing_one(folder: Path) -> None:
     write_png(folder / "sr" / "a.png", picture(1, 40, 51))
     done = loupe("evaluate", "--hr", folder / "hr", "--sr", folder / "sr")
@@ -178,6 +188,8 @@ def test_drift_between_folders_and_tables(tmp_path: Path) -> None:
         (["evaluate", "--hr", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "--hr", "hr", "--model", "hr"], "hr: no model here: config.json is missing"),
         (["evaluate", "--hr", "hr", "--model", "m", "--sr", "s"], "--sr and --model exclude each other"),
+        (["evaluate", "--hr", "hr", "--jpeg", "75", "--sr", "s"], "--sr and --jpeg exclude each other"),
+        (["evaluate", "--hr", "hr", "--jpeg", "0"], "Invalid value for '--jpeg'"),
         (["downscale", "nowhere.png", "-o", "lr"], "nowhere.png: refused"),
         (["profile", "nope"], "no profile 'nope'"),
         (["facts", "nowhere"], "nowhere: no such folder"),

@@ -245,6 +245,12 @@ def evaluate(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Score the model's x8 self-ensemble as well: eight times as slow.")
     ] = False,
+    jpeg: Annotated[
+        int | None,
+        typer.Option(
+            metavar="QUALITY", min=1, max=100, help="Compress the inputs first, as shops do, as JPEG of this quality."
+        ),
+    ] = None,
     unseen_by: Annotated[
         Path | None,
         typer.Option(metavar="INDEX", help="Stop if a picture nearly equals one that this patch index trains on."),
@@ -263,7 +269,7 @@ def evaluate(
     from tqdm import tqdm
 
     from loupe.evaluation import methods
-    from loupe.evaluation.pairs import held_out, read_pairs, unseen
+    from loupe.evaluation.pairs import compressed, held_out, read_pairs, unseen
     from loupe.evaluation.run import Outputs, to_json
     from loupe.evaluation.run import evaluate as run
     from loupe.evaluation.tables import slices_table, summary_table
@@ -271,6 +277,8 @@ def evaluate(
 
     if sr and model:
         raise InputError("--sr and --model exclude each other: pictures are either there or to be made")
+    if sr and jpeg:
+        raise InputError("--sr and --jpeg exclude each other: finished pictures are not made from the inputs")
     model, champion = model and model_at(model), champion and model_at(champion)
     if ensemble and (not model or model.suffix == ".onnx"):
         raise InputError("--ensemble needs a network: give its folder as --model")
@@ -296,6 +304,8 @@ def evaluate(
         pictures = read_pairs(hr, lr, sr, scored.scale, fail)
     if unseen_by:
         pictures = unseen(pictures, PatchIndex(unseen_by))
+    if jpeg:
+        pictures = compressed(pictures, jpeg)
     bar = tqdm(pictures, unit="picture", disable=not sys.stderr.isatty())
     report = run(bar, scored, compared, outputs)
     tables = f"{summary_table(report.summary)}\n\n{slices_table(report.summary)}"

@@ -1,5 +1,6 @@
 """Which files belong together, and what is said when they do not."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 from tests.conftest import picture
 
 from loupe.errors import InputError
-from loupe.evaluation.pairs import Pair, held_out, match_files, read_pairs, set_name, unseen
+from loupe.evaluation.pairs import Pair, compressed, held_out, match_files, read_pairs, set_name, unseen
 from loupe.imaging.files import ImageError, write_png
 from loupe.imaging.resize import downscale
 from loupe.patches.index import PatchIndex
@@ -100,6 +101,16 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         read(tmp_path / "missing")
     with pytest.raises(ImageError, match="no images here"):
         read(tmp_path)
+
+
+def test_inputs_can_be_those_of_jpeg_files(make_index: Callable[..., PatchIndex]) -> None:
+    colour = list(held_out(make_index(valid=2)))
+    gray = [Pair("gray", "a.png", colour[0].hr[..., 0], colour[0].lr[..., 0])]
+    for pair, found in zip([*colour, *gray], compressed([*colour, *gray], 60), strict=True):
+        stream = io.BytesIO()
+        Image.fromarray(pair.lr).save(stream, "JPEG", quality=60)  # Pillow halves colour by itself
+        np.testing.assert_array_equal(found.lr, np.asarray(Image.open(stream)))
+        assert (found.set, found.name, found.hr is pair.hr) == (f"{pair.set}-jpeg60", pair.name, True)
 
 
 def test_pictures_that_were_trained_on_are_not_scored(make_index: Callable[..., PatchIndex]) -> None:

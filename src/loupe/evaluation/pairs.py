@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from loupe.errors import InputError
+from loupe.imaging.degradations import jpeg
 from loupe.imaging.files import ImageError, find_images, read_image
 from loupe.imaging.likeness import NEAR, Hash, distance, perceptual_hash
 from loupe.imaging.resize import Pixels, crop_to_multiple, downscale
@@ -110,6 +111,12 @@ def held_out(index: PatchIndex) -> Iterator[Pair]:
             gray = row.channels == 1
             hr, lr = (view[..., 0] if gray else view for view in (index.hr(number), index.lr(number)))
             yield Pair(row.set, row.name, hr, lr)
+
+
+def compressed(pairs: Iterable[Pair], quality: int) -> Iterator[Pair]:
+    """The pairs with inputs that were JPEG files of this quality (1 to 100, 4:2:0); their sets' names say so."""
+    for pair in pairs:
+        yield replace(pair, set=f"{pair.set}-jpeg{quality}", lr=jpeg(pair.lr, quality, "4:2:0"))
 
 
 def unseen(pairs: Iterable[Pair], index: PatchIndex) -> Iterator[Pair]:
