@@ -43,7 +43,7 @@ format: install ## rewrite the code in the house style
 	ruff check --fix-only .
 	ruff format .
 
-bench: install ## run every benchmark; each prints a table and writes JSON to benchmarks/results
+bench: repro ## run every benchmark; each prints a table and writes JSON to benchmarks/results
 	@for name in $$(loupe bench); do loupe bench "$$name" || exit 1; done
 
 ui: install ## start the Prefect server, a worker, TensorBoard and the reports, until Ctrl-C

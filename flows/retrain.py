@@ -47,6 +47,7 @@ Profile = Literal[
     "fine-tune",
     "champion",
     "champion-2",
+    "champion-jpeg",
     "small",
     "loupe",
     "large",
@@ -235,7 +236,10 @@ def set_recipe(space: Workspace, profile: str, champion: Event | None) -> None:
         changes["evaluation.champion"] = folder.as_posix()
     if load_params(space.folder / "params.yaml").train.init:
         if not champion:
-            raise InputError(f"profile {profile}: starts from the champion, and there is none yet; take another one")
+            raise InputError(
+                f"profile {profile}: starts from the champion, and there is none yet; begin with the network that "
+                "ships (loupe registry seed), or take another profile"
+            )
         changes["train.init"] = changes["evaluation.champion"]
     space.loupe("profile", *(f"--set={key}={value}" for key, value in changes.items()))
 

@@ -15,7 +15,8 @@ usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --st
   --benchmarks
               a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
-  --profile   the recipe: champion (two CPU cores, two and a half hours) or loupe (a GPU)
+  --profile   the recipe: champion (two CPU cores, two and a half hours), champion-2 or champion-jpeg, which go on from
+              what ships, or loupe (a GPU)
   --set       changes the recipe, as in `loupe profile`
   --work      where clone and data are; kept, so that the next call goes on
   --minutes   stops after so long; call again to go on
@@ -45,6 +46,8 @@ done
 [[ $photos && $store && ${products[*]-} ]] || wrong
 photos=$(realpath -e "$photos") store=$(realpath -m "$store")
 for number in "${!products[@]}"; do products[number]=$(realpath -e "${products[number]}"); done
+
+[[ ! $benchmarks ]] || compgen -G "$benchmarks/*/HR" > /dev/null || fail "$benchmarks: holds no Set5/HR or the like"
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 order=$(printf '%s\n' "$photos" "${products[@]}" "$profile" "${changes[@]}")

@@ -1,5 +1,6 @@
 """The command line as a person uses it: real processes, their output and their exit codes."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import picture
 from tests.horrors import make_horrors
 
+from loupe.cli import exit_as_loupe
 from loupe.imaging.files import read_image, write_png
 from loupe.imaging.resize import downscale
 from loupe.models.weights import build_network, save_network
@@ -192,6 +194,7 @@ def test_drift_between_folders_and_tables(tmp_path: Path) -> None:
         (["evaluate", "--hr", "hr", "--jpeg", "0"], "Invalid value for '--jpeg'"),
         (["downscale", "nowhere.png", "-o", "lr"], "nowhere.png: refused"),
         (["profile", "nope"], "no profile 'nope'"),
+        (["validate", "hr/deep/none"], "hr/deep/none: no images here; give a folder"),
         (["facts", "nowhere"], "nowhere: no such folder"),
         (["facts", "hr/deep/none"], "hr/deep/none: no images here"),
         (["facts", "hr", "--out", "facts.xlsx"], "facts.xlsx: a table is written as .parquet or .csv"),
@@ -211,6 +214,30 @@ def test_wrong_use_is_explained(folder: Path, arguments: list[str], message: str
     assert done.returncode == (1 if arguments[0] == "downscale" else 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("x", name="ruamel.yaml"), "needs ruamel.yaml, which is not installed: pip"),
+        (PermissionError(13, "Permission denied", "releases"), "Permission denied: 'releases'; see to it"),
+    ],
+)
+def test_what_is_missing_on_this_machine_is_explained(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        exit_as_loupe(command)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault_with_its_traceback() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        exit_as_loupe(lambda: importlib.import_module("loupe.nowhere"))
 
 
 def test_profiles_are_listed_and_applied(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The command `loupe`: each command reads its arguments, calls the library and prints.
 
 Heavy libraries are imported inside the commands, so that `loupe --help` answers at once. Exit codes: 0 all well, 1 some
-inputs failed and the others are done, 2 wrong use.
+inputs failed and the others are done, 2 nothing could be done.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from loupe.names import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NO_IMAGES = "no images here; give a folder of PNG or JPEG files"
 
 app = typer.Typer(
     help="A magnifying glass for product photos: twice the size, and sharp.",
@@ -76,7 +78,7 @@ def downscale(
                 raise InputError(f"{path} and {jobs[target]} would both become {target}; rename one")
             jobs[target] = path
     if not jobs:
-        raise InputError(f"{', '.join(map(str, inputs))}: no images here")
+        raise InputError(f"{', '.join(map(str, inputs))}: {NO_IMAGES}")
     failed = 0
     for target, path in tqdm(jobs.items(), unit="image", disable=not sys.stderr.isatty()):
         try:
@@ -298,7 +300,10 @@ def evaluate(
             raise InputError("--lr and --sr are for folders: an index holds its own inputs")
         index = PatchIndex(hr)
         if index.scale != scored.scale:
-            raise InputError(f"{hr}: made for scale {index.scale}, but {scored.label} enlarges {scored.scale} times")
+            raise InputError(
+                f"{hr}: made for scale {index.scale}, but {scored.label} enlarges {scored.scale} times; give an index "
+                "or a model of the other's scale"
+            )
         pictures = held_out(index)
     else:
         pictures = read_pairs(hr, lr, sr, scored.scale, fail)
@@ -329,6 +334,7 @@ def validate(
     """Check which pictures may be trained on, by the limits of params.yaml; exit code 1 if some must not."""
     from dataclasses import asdict
 
+    from loupe.imaging.files import find_images
     from loupe.params import load_params
     from loupe.quality.gate import Limits, check
     from loupe.quality.report import lines, summary, verdict, write_page
@@ -336,6 +342,8 @@ def validate(
 
     limits = Limits.of(asdict(load_params().quality))
     name, roots = folder.resolve().name, {folder.resolve().name: folder}
+    if not find_images(folder):
+        raise InputError(f"{folder}: {NO_IMAGES}")
     facts = {name: measure_all(folder)}
     findings = check(facts, limits, data_docs)
     found = summary(facts, findings, limits)
@@ -369,7 +377,7 @@ def facts(
         check_table_name(out)
     files = {folder: find_images(folder) for folder in folders}
     if not any(files.values()):
-        raise InputError(f"{', '.join(map(str, folders))}: no images here")
+        raise InputError(f"{', '.join(map(str, folders))}: {NO_IMAGES}")
     frames = _measured(files)
     if len(frames) > 1:
         for folder, frame in frames.items():
@@ -455,7 +463,7 @@ def drift(
         elif not place.is_dir():
             raise InputError(f"{place}: neither a folder of images nor a table that `loupe facts --out` wrote")
         elif not (found := find_images(place)):
-            raise InputError(f"{place}: no images here")
+            raise InputError(f"{place}: {NO_IMAGES}")
         else:
             files[place] = found
     tables |= _measured(files)
@@ -618,8 +626,13 @@ def exit_as_loupe(command: Callable[[], Any]) -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        typer.echo(f"error: {error}; see to it, then run the command again", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if str(error.name).split(".")[0] in ("loupe", "flows", "benchmarks"):
+            raise
+        typer.echo(f"error: needs {error.name}, which is not installed: pip install 'loupe[pipeline]'", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -36,13 +36,14 @@ Hours = Annotated[float | None, typer.Option(min=0, metavar="H", help="Of comput
 Types = Annotated[list[str] | None, typer.Option("--type", metavar="T", help="An instance type; may be repeated.")]
 MarketOnly = Annotated[Literal["spot", "on-demand"] | None, typer.Option(help="Only this one; else ec2.yaml's.")]
 Profile = Annotated[str, typer.Option(metavar="NAME", help="Write params.yaml from it first, as `loupe profile` does.")]
+Estimated = Annotated[str, typer.Option(metavar="NAME", help="The profile that is estimated; else params.yaml.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as `loupe ec2 status` has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
 def estimate(
-    profile: Profile = "",
+    profile: Estimated = "",
     budget: Budget = None,
     hours: Hours = None,
     types: Types = None,

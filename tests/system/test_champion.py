@@ -64,3 +64,14 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: scripts/champion.sh --photos DIR")
+
+
+def test_a_folder_without_benchmarks_is_found_out_before_hours_of_training(tmp_path: Path) -> None:
+    project = Copy(tmp_path / "project")
+    command = ["scripts/champion.sh", "--benchmarks", "benchmarks"]
+    for name in ("photos", "products", "store"):
+        command += [f"--{name}", str(tmp_path)]
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {project.folder}/benchmarks: holds no Set5/HR or the like\n"
+    assert not (project.folder / ".cache/champion").exists()

@@ -83,7 +83,8 @@ class Mailbox:
         """
         order = self.find_order()
         if order is None:
-            raise InputError(f"{self.address('order.json')}: there is no run {self.run} here")
+            place = self.address("order.json")
+            raise InputError(f"{place}: there is no run {self.run} here; `loupe ec2 status` names those with machines")
         return order
 
     def find_order(self) -> Order | None:

@@ -104,7 +104,10 @@ def compared_with(
     keys = [method.key for method in (model, *usual(model.scale), *methods)]
     for method in methods:
         if method.scale != model.scale:
-            raise InputError(f"{method.label} enlarges {method.scale} times, {model.label} {model.scale} times")
+            raise InputError(
+                f"{method.label} enlarges {method.scale} times, {model.label} {model.scale} times; compare "
+                "models of one scale"
+            )
         if keys.count(method.key) > 1:
             raise InputError(f"two models are called {method.key!r}; rename the file or folder of one")
     return methods

@@ -148,7 +148,7 @@ def _belongs(stem: str, hr_stem: str) -> bool:
 
 def _counterpart(path: Path, files: dict[Path, Path], folder: Path, hr: Pixels) -> Pixels:
     if path not in files:
-        raise ImageError(f"{path}: no counterpart in {folder}")
+        raise ImageError(f"{path}: no counterpart in {folder}; call it {path.stem}, {path.stem}x2 or the like")
     other = read_image(files[path])
     if hr.ndim == 2 and other.pixels.ndim == 3 and np.ptp(other.pixels, axis=2).max() == 0:
         return other.pixels[..., 0]  # gray stored as colour

@@ -82,7 +82,10 @@ def _pictures(sources: Sequence[Path], scale: int) -> Iterator[Pair]:
         if (source / "index.json").exists():
             index = PatchIndex(source)
             if index.scale != scale:
-                raise GateError(f"{source}: made for scale {index.scale}, the model enlarges {scale} times")
+                raise GateError(
+                    f"{source}: made for scale {index.scale}, the model enlarges {scale} times; run `dvc repro` with "
+                    "the recipe of the model"
+                )
             yield from held_out(index)
         else:
             yield from read_pairs(source, None, None, scale, unusable.append)

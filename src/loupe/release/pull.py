@@ -43,7 +43,10 @@ def find(store: Store, name: str) -> Version | Event:
     """
     found = read_version(store, name) if re.fullmatch(NUMBER, name) else read_alias(store, name)
     if found is None:
-        raise RegistryError(f"{store.address}: has no {name}; `loupe registry list` shows what can be had")
+        raise RegistryError(
+            f"{store.address}: has no {name}; `loupe registry list` shows what can be had, and where that is nothing, "
+            "`loupe registry seed` brings the network that ships"
+        )
     return found
 
 

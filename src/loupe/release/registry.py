@@ -204,7 +204,7 @@ def rollback(
     _check_words(by, reason)
     present = read_alias(store, alias)
     if present is None:
-        raise RegistryError(f"{store.address}: {alias} was never set; promote a bundle first")
+        raise RegistryError(f"{store.address}: {alias} was never set; promote a bundle first (loupe registry promote)")
     finish(store, present, None)  # the log must have no gaps; tags can wait, production cannot
     if to is None:
         way = way_back(read_log(store), alias)

@@ -119,7 +119,7 @@ def plan(inputs: Sequence[Place], out: Place, kind: str = "") -> list[Job]:
         suffix = suffix_of(KINDS[kind]) if kind else ""
         jobs = [job for source in inputs for job in _jobs(source, out, suffix)]
     if not jobs:
-        raise InputError(f"{', '.join(map(str, inputs))}: no images here")
+        raise InputError(f"{', '.join(map(str, inputs))}: no images here; give pictures, or folders of them")
     taken: dict[Place, Place] = {}
     for job in jobs:
         if job.refused:
