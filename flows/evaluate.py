@@ -39,6 +39,7 @@ def evaluate_and_report(model: str = CHAMPION, pictures: str = INDEX) -> State[A
     """
     log, run = get_run_logger(), str(flow_run.id)
     folder = WORK / run
+    shutil.rmtree(folder, ignore_errors=True)  # of this run, if Prefect starts it again
     folder.mkdir(parents=True)
     try:
         command = [sys.executable, "-m", "loupe.cli", "evaluate", f"--hr={_ground_truth(pictures, folder, log.info)}"]

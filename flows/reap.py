@@ -34,12 +34,14 @@ from tabulate import tabulate
 
 from flows._supervise import UNKILLABLE
 from flows.child import grace, run
+from flows.evaluate import WORK as EVALUATIONS
 from flows.settings import FOLDER
 from flows.workspace import Owner, locate, owner_file, read_owner
 from loupe.cli_ec2 import rented_here
 from loupe.cloud.records import RUN_NAME
 from loupe.errors import InputError
 
+STALE = timedelta(days=1)  # an evaluation takes hours at most
 SETTLED = timedelta(minutes=2)  # what has just ended may still be tidying up, what has just begun has no owner yet
 
 
@@ -56,7 +58,7 @@ class Removed:
 def reap(
     days: Annotated[int, Field(ge=0)] = 14,
 ) -> State[Any]:
-    """Remove worktrees, processes and rented machines of runs that are over, and old reports.
+    """Remove worktrees, processes and rented machines of runs that are over, and old reports and evaluations.
 
     Checkpoints and branches stay.
 
@@ -80,16 +82,20 @@ def reap(
                 removed.append(Removed("worktree", name, why))
         except (InputError, OSError) as error:
             failures.append(f"{name}: {error}")
-    for report in old_reports(project / FOLDER / "reports", now - timedelta(days=days)):
-        try:
-            shutil.rmtree(report)
-            removed.append(Removed("report", report.name, f"older than {days} days"))
-        except OSError as error:
-            failures.append(f"{report}: {error}")
     try:
         removed += machines(project)
     except InputError as error:
         failures.append(str(error))
+    for what, folder, age in (
+        ("report", project / FOLDER / "reports", timedelta(days=days)),
+        ("evaluation", project / EVALUATIONS, STALE),
+    ):
+        for left in old_folders(folder, now - age):
+            try:
+                shutil.rmtree(left)
+                removed.append(Removed(what, left.name, f"older than {age.days} days"))
+            except OSError as error:
+                failures.append(f"{left}: {error}")
     return told(removed, failures)
 
 
@@ -177,15 +183,19 @@ def why_over(owner: Owner | None, state: State[Any] | None, touched: datetime, n
 
 
 def running(project: Path, now: datetime) -> dict[str, list[psutil.Process]]:
-    """The processes of a project's runs, by run; they carry its name in their environment (see `Workspace`)."""
+    """The processes of a project's runs, by run; they carry its name in their environment (see `Workspace`).
+
+    Those of `loupe flows up`, its worker and the flows among them, carry the project's name alone.
+    """
     found: dict[str, list[psutil.Process]] = defaultdict(list)
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has ended, or belongs to somebody else
             environment = process.environ()
             begun = datetime.fromtimestamp(process.create_time(), UTC)
             ours = environment.get("LOUPE_PROJECT") == str(project) and process.pid != os.getpid()
-            if ours and now - begun >= SETTLED:
-                found[environment.get("LOUPE_RUN_ID", "")].append(process)
+            run = environment.get("LOUPE_RUN_ID", "")
+            if ours and RUN_NAME.fullmatch(run) and now - begun >= SETTLED:
+                found[run].append(process)
     return dict(found)
 
 
@@ -204,14 +214,15 @@ def end(processes: Iterable[psutil.Process]) -> list[str]:
     return [name for name, _ in left]
 
 
-def old_reports(folder: Path, before: datetime) -> list[Path]:
-    """The folders of published reports in which nothing has changed since `before`."""
-    reports = [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
-    return [
-        report
-        for report in sorted(reports)
-        if max(path.lstat().st_mtime for path in (report, *report.rglob("*"))) < before.timestamp()
-    ]
+def old_folders(folder: Path, before: datetime) -> list[Path]:
+    """The folders in `folder` in which nothing has changed since `before`; one that is changing now is none."""
+    folders = sorted(path for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
+    old = []
+    for one in folders:
+        with suppress(FileNotFoundError):
+            if max(path.lstat().st_mtime for path in (one, *one.rglob("*"))) < before.timestamp():
+                old.append(one)
+    return old
 
 
 def main(days: Annotated[int, typer.Option(min=0, help="Keep reports so long.")] = 14) -> None:

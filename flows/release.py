@@ -21,7 +21,7 @@ from flows.retries import RETRIES
 from flows.workspace import Workspace, push_tags, reopen, store_address
 from loupe.errors import InputError
 from loupe.release import registry
-from loupe.release.store import open_store
+from loupe.release.store import Interrupted, Store, open_store
 from loupe.release.tags import Tags
 from loupe.release.versions import read_alias, read_version
 
@@ -58,28 +58,29 @@ def rollback(to: str = "", by: str = "", reason: str = "") -> State[Any]:
         by: Your name, for the record: whoever asks later finds it in the log.
         reason: A line for the log.
     """
-    store = open_store(store_address(Path.cwd()))
-    event = registry.rollback(
-        store,
-        to or None,
-        Tags(Path.cwd()),
-        by=by or "rollback",
-        reason=reason,
-        alias=ALIAS,
-        say=show.log,
-    )
+    store, left = open_store(store_address(Path.cwd())), []
+    try:
+        event = registry.rollback(
+            store, to or None, Tags(Path.cwd()), by=by or "rollback", reason=reason, alias=ALIAS, say=show.log
+        )
+    except registry.UnsettledError as error:  # it is done; to run it again would go back one more
+        event = error.event
+        left.append(str(error))
     show.rename(f"rollback to {event.version}")
     version = read_version(store, event.version)
     show.record(version.commit if version else "unknown", None, event.to_json())
-    publish_tags(Path.cwd())
-    return Completed(name="RolledBack", message=f"{ALIAS} is version {event.version} again")
+    try:
+        publish_tags(Path.cwd())
+    except InputError as error:
+        left.append(f"the tags are not at origin, which the next promotion mends: {error}")
+    return Completed(name="RolledBack", message=". ".join([f"{ALIAS} is version {event.version} again", *left]))
 
 
 @task(**RETRIES)
 def reopened(run: str) -> Workspace:
     """The worktree of a run that has ended."""
     space = reopen(Path.cwd(), run, show.log, owner=str(flow_run.get_id()))
-    space.fetch()
+    space.fetch_or_remove()
     return space
 
 
@@ -107,14 +108,34 @@ def promotion(space: Workspace, branch: str, *, by: str, reason: str, override: 
 
 @task
 def move_alias(space: Workspace, by: str, reason: str, override: bool) -> dict[str, Any]:
-    """The alias on the run's bundle; the event, or the decision where the gate refuses."""
+    """The alias on the run's bundle; the event, or the decision where the gate refuses.
+
+    Once the alias is moved nothing here may fail, for Prefect rolls back what has succeeded. A run that was killed
+    after the move finds it done.
+    """
+    store = open_store(space.store)
+    if moved := _moved_before(space, store):
+        return moved
     force = ("--force",) if override else ()
     told = (f"--by={by}", f"--reason={reason}")  # what people fill in is never an option
     answer = space.json("registry", "promote", "--alias", ALIAS, *told, *force, ok=(0, 1))
-    attached = answer.get("decision")
-    stored = open_store(space.store).read(attached["path"]) if isinstance(attached, dict) else None
-    shown(space, json.loads(stored.data) if stored else answer)
+    try:
+        attached = answer.get("decision")
+        decision = b"".join(store.stream(attached["path"])) if isinstance(attached, dict) else None
+        shown(space, json.loads(decision) if decision else answer)
+    except (InputError, Interrupted, OSError, ValueError) as error:
+        if "guards" in answer:
+            raise
+        show.log(f"the decision cannot be shown: {error}; it is in the release store")
     return answer
+
+
+def _moved_before(space: Workspace, store: Store) -> dict[str, Any] | None:
+    """The move of the alias to this run's version, if that was made before and nobody has moved it since."""
+    event = read_alias(store, ALIAS)
+    version = read_version(store, event.version) if event else None
+    mine = version is not None and version.commit == space.git("rev-parse", "HEAD").strip()
+    return event.to_json() if event and mine else None
 
 
 @move_alias.on_rollback
@@ -127,8 +148,11 @@ def _move_back(made: Transaction) -> None:
     if now.previous is None:
         made.logger.warning("%s %s stays: there is nothing to go back to", ALIAS, now.version)
         return
-    reason = "the branch could not be moved"
-    registry.rollback(store, now.previous, Tags(Path(made.get("project"))), by="loupe", reason=reason, alias=ALIAS)
+    reason, tags = "the branch could not be moved", Tags(Path(made.get("project")))
+    try:
+        registry.rollback(store, now.previous, tags, by="loupe", reason=reason, alias=ALIAS, after=now)
+    except (registry.LostRaceError, registry.UnsettledError) as error:
+        made.logger.warning("%s", error)
 
 
 @task(**RETRIES)

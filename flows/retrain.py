@@ -150,7 +150,7 @@ def prepare(run: str, branch: str) -> Workspace:
         space = reopen(project, run, say, owner=owner)
     else:
         space = open_workspace(project, run, say, branch, owner=owner)
-    space.fetch()
+    space.fetch_or_remove()
     return space
 
 
@@ -216,7 +216,8 @@ def reason_not_to_train(space: Workspace, case: Case, digest: str) -> str:
     """Why training would be a waste; empty if it would not."""
     if not case.decision.retrain:
         return case.words
-    earlier = space.git("log", "--branches=retrain/*", "--format=%s", "--max-count=1", f"--grep={JUDGED}: {digest}")
+    where = ("--branches=retrain/*", "--remotes=origin/retrain/*")
+    earlier = space.git("log", *where, "--format=%s", "--max-count=1", f"--grep={JUDGED}: {digest}")
     return f"the same images, recipe and champion were judged before ({earlier.strip()})" if earlier.strip() else ""
 
 

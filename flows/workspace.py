@@ -170,6 +170,14 @@ class Workspace:
         """
         self._transfer("pull", *self._pointers())
 
+    def fetch_or_remove(self) -> None:
+        """`fetch`; where that fails nothing is left of the worktree, for nobody has it yet who could remove it."""
+        try:
+            self.fetch()
+        except BaseException:
+            self.remove()
+            raise
+
     def push_data(self, *, computed: bool = True) -> None:
         """Send to the DVC remote what it lacks; to be called before `commit`.
 
@@ -357,9 +365,13 @@ def reopen(project: Path, run: str, say: Say, *, owner: str = "") -> Workspace:
 
     Raises:
         UnreachableError: the branch is not here, and origin did not answer.
-        InputError: there is no such run; or see `open_workspace`.
+        InputError: there is no such run; another flow run works on it; or see `open_workspace`.
     """
     workspace = locate(project, run, say)
+    user = read_owner(workspace.project, run)
+    if user and user.is_alive and user.process != os.getpid() and user.flow_run != owner:
+        whose = f"flow run {user.flow_run}" if user.flow_run else f"process {user.process}"
+        raise InputError(f"{run}: {whose} is at work on it; wait until that has ended, or cancel it")
     ref = f"refs/heads/{workspace.branch}"
     if not _has_branch(workspace):
         if not _has_origin(workspace.project):
@@ -438,7 +450,8 @@ def _start(workspace: Workspace, branch: str) -> str:
     project = workspace.project
     if _has_origin(project):
         tracking = f"refs/remotes/{REMOTE}/{branch}"
-        _fetch(project, f"refs/heads/{branch}", tracking)
+        others = f"+refs/heads/retrain/*:refs/remotes/{REMOTE}/retrain/*"  # what other workers have judged
+        _fetch(project, f"refs/heads/{branch}", tracking, others)
         tip = _commit(project, tracking)
     else:
         tip = _tip(project, branch)
@@ -531,11 +544,11 @@ def _git_folder(workspace: Workspace) -> Path:
     return Path(workspace.git("rev-parse", "--absolute-git-dir").strip())
 
 
-def _fetch(project: Path, theirs: str, ours: str) -> None:
-    """Fetch a branch of origin, and the model's tags."""
+def _fetch(project: Path, theirs: str, ours: str, *more: str) -> None:
+    """Fetch a branch of origin, the model's tags, and whatever else `more` names as git does."""
     try:
         _git(project, "ls-remote", "--exit-code", "--quiet", REMOTE, theirs)
-        refs = [f"+{theirs}:{ours}", *(f"{tags}:{tags}" for tags in TAGS)]
+        refs = [f"+{theirs}:{ours}", *more, *(f"{tags}:{tags}" for tags in TAGS)]
         _git(project, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", REMOTE, *refs)
     except ChildError as error:
         if error.code == NONE_FOUND:

@@ -15,6 +15,7 @@ from loupe.errors import InputError
 from loupe.named import SEED, STORE, shipped
 
 if TYPE_CHECKING:
+    from loupe.release.registry import UnsettledError
     from loupe.release.tags import Tags
     from loupe.release.versions import Event
 
@@ -145,19 +146,22 @@ def promote(
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "decision.svg"
         picture.write_text(decision_picture(decision), encoding="utf-8")
-        event = registry.promote(
-            opened,
-            bundle,
-            Tags(repo),
-            decision.as_dict() | {"measured": measure(sorted(bundle.glob("*.onnx")))},
-            champion=champion,
-            by=who,
-            reason=reason,
-            alias=alias,
-            bump="major" if major else "patch" if patch else "minor",
-            picture=picture,
-            say=_say,
-        )
+        try:
+            event = registry.promote(
+                opened,
+                bundle,
+                Tags(repo),
+                decision.as_dict() | {"measured": measure(sorted(bundle.glob("*.onnx")))},
+                champion=champion,
+                by=who,
+                reason=reason,
+                alias=alias,
+                bump="major" if major else "patch" if patch else "minor",
+                picture=picture,
+                say=_say,
+            )
+        except registry.UnsettledError as error:
+            raise _unsettled(error, as_json) from None
     _print_event(event, as_json)
 
 
@@ -185,9 +189,12 @@ def rollback(
     from loupe.release import registry
     from loupe.release.store import open_store
 
-    event = registry.rollback(
-        open_store(store), to or None, _tags(repo), by=by or _user(), reason=reason, alias=alias, say=_say
-    )
+    try:
+        event = registry.rollback(
+            open_store(store), to or None, _tags(repo), by=by or _user(), reason=reason, alias=alias, say=_say
+        )
+    except registry.UnsettledError as error:
+        raise _unsettled(error, as_json) from None
     _print_event(event, as_json)
 
 
@@ -315,6 +322,13 @@ def _gain(figures: Any) -> str:
         return f"{figures['psnr_y']:.2f} ({figures['gain_db']:+.2f})"
     except (TypeError, KeyError, ValueError):
         return "-"
+
+
+def _unsettled(error: UnsettledError, as_json: bool) -> typer.Exit:
+    """Print a move that is made, and what is left to do; how the command ends."""
+    _print_event(error.event, as_json)
+    _say(str(error))
+    return typer.Exit(1)
 
 
 def _print_event(event: Event, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State, StateType
 from tests.flows.conftest import Project
 from tests.flows.processes import wait_for
 
-from flows.reap import SETTLED, end, old_reports, running, why_over, worktrees
+from flows.reap import SETTLED, end, old_folders, running, why_over, worktrees
 from flows.workspace import Owner, open_workspace, owner_file
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,8 @@ def test_processes_are_found_by_project_and_run(tmp_path: Path) -> None:
         for project, run in ((tmp_path, "mine"), (tmp_path / "other", "mine"), (tmp_path, "theirs")):
             process = sleeper(project, run)
             stack.callback(stop, process)
+        for run in ("", "../mine"):  # such as the worker, and the flows that it runs
+            stack.callback(stop, sleeper(tmp_path, run))
         found = running(tmp_path, datetime.now(UTC) + SETTLED)
         assert {run: len(processes) for run, processes in found.items()} == {"mine": 1, "theirs": 1}
         assert running(tmp_path, datetime.now(UTC)) == {}, "what has just begun is left alone"
@@ -93,8 +95,14 @@ def test_old_reports(tmp_path: Path) -> None:
     report("gone-on", NOW, "evaluation/index.html")
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "old")
-    assert [path.name for path in old_reports(tmp_path, NOW - timedelta(hours=1))] == ["old"]
-    assert old_reports(tmp_path / "none", NOW) == []
+    assert [path.name for path in old_folders(tmp_path, NOW - timedelta(hours=1))] == ["old"]
+    assert old_folders(tmp_path / "none", NOW) == []
+
+
+def test_a_report_that_changes_meanwhile_is_not_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report").mkdir()
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: iter([self / "evaluation.part"]))  # renamed by then
+    assert old_folders(tmp_path, NOW + timedelta(days=3650)) == []
 
 
 # --------------------------------------------------------------------------------------------------------- the flow
@@ -124,6 +132,8 @@ def sleeper(project: Path, run: str, stubborn: bool = False) -> "subprocess.Pope
         "print(flush=True); time.sleep(60)"
     )
     env = os.environ | {"LOUPE_PROJECT": str(project), "LOUPE_RUN_ID": run}
+    if not run:
+        del env["LOUPE_RUN_ID"]
     process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
@@ -183,6 +193,8 @@ def test_the_flow(project: Project, prefect_server: str, prefect_env: dict[str, 
         for run in ("running", "crashed", "gone"):
             processes[run] = sleeper(project.folder, run, stubborn=True)
             stack.callback(stop, processes[run])
+        worker = sleeper(project.folder, "")  # what `loupe flows up` starts names the project alone
+        stack.callback(stop, worker)
         done = subprocess.run(
             [sys.executable, "-c", REAP], cwd=project.folder, env=env, capture_output=True, text=True, timeout=120
         )
@@ -190,6 +202,7 @@ def test_the_flow(project: Project, prefect_server: str, prefect_env: dict[str, 
         assert wait_for(lambda: processes["crashed"].poll() == -9)
         assert wait_for(lambda: processes["gone"].poll() == -9), "nothing else is left of its run"
         assert processes["running"].poll() is None
+        assert worker.poll() is None
 
     kept = {"running", "paused", "waiting", "ending", "by-hand"}
     assert worktrees(project.folder) == kept

@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc.config import Config
 from tests.conftest import S3
@@ -18,6 +20,7 @@ from tests.flows.conftest import Project
 from tests.flows.processes import wait_for
 
 from flows.child import ChildError
+from flows.retrain import JUDGED, Case, reason_not_to_train
 from flows.workspace import (
     Owner,
     UnreachableError,
@@ -28,6 +31,7 @@ from flows.workspace import (
     reopen,
 )
 from loupe.errors import InputError
+from loupe.quality.decision import Decision
 
 ROOT = Path(__file__).parents[2]
 
@@ -456,6 +460,31 @@ def test_a_kept_worktree_is_reopened_as_it_is(project: Project) -> None:
     assert not Owner("", owner.process, owner.started - 1).is_alive, "another process with the same number"
 
 
+def test_a_worktree_at_work_is_not_taken_from_its_flow_run(project: Project) -> None:
+    workspace = open_workspace(project.folder, "r1", print, owner="flow-1")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started = psutil.Process(other.pid).create_time()
+        owner_file(project.folder, "r1").write_text(json.dumps(asdict(Owner("flow-1", other.pid, started))))
+        with pytest.raises(InputError, match=r"^r1: flow run flow-1 is at work on it; wait until that has ended"):
+            reopen(project.folder, "r1", print, owner="flow-2")
+        assert workspace.folder.is_dir()
+        reopen(project.folder, "r1", print, owner="flow-1")  # Prefect starts a run again
+        owner_file(project.folder, "r1").write_text(json.dumps(asdict(Owner("flow-1", other.pid, started))))
+    reopen(project.folder, "r1", print, owner="flow-2")
+
+
+def test_nothing_is_left_where_pictures_cannot_be_fetched(project: Project) -> None:
+    workspace = opened(project)
+    shutil.rmtree(project.folder / ".dvc/cache", ignore_errors=True)
+    project.dvc("remote", "modify", "--local", "bundled", "url", str(project.folder / "away"))
+    workspace.remove()
+    again = reopen(project.folder, "r1", print)
+    with pytest.raises(ChildError):
+        again.fetch_or_remove()
+    assert not again.folder.exists()
+    assert not owner_file(project.folder, "r1").exists()
+
+
 @pytest.mark.parametrize("what", ["no .git", "being made", "gone", "a file is in the way"])
 def test_a_half_made_worktree_is_made_anew(project: Project, what: str) -> None:
     workspace = opened(project)
@@ -485,6 +514,20 @@ def test_a_run_of_another_clone_is_reopened_from_origin(project: Project, origin
     assert reopen(other.folder, "r1", print).git("rev-parse", "HEAD").strip() == commit
     with pytest.raises(InputError, match="origin has no branch retrain/r2"):
         reopen(other.folder, "r2", print)
+
+
+def test_what_another_worker_has_judged_is_not_trained_again(project: Project, origin: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other")
+    project.run("git", "clone", "--quiet", str(origin.folder), str(other.folder))
+    workspace = opened(project)
+    workspace.commit(f"Refused: no gain\n\n{JUDGED}: abc", empty=True)
+    workspace.push_branch()
+    case = Case(Decision(True, ("214 new images",)), 214, None)
+    for place in (project, other):
+        space = opened(place, "r2")
+        said = reason_not_to_train(space, case, "abc")
+        assert said == "the same images, recipe and champion were judged before (Refused: no gain)"
+        assert reason_not_to_train(space, case, "def") == ""
 
 
 def test_worktrees_of_others_are_left_alone(project: Project, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from loupe.patches.build import (
     patch_statistics,
     split_of,
 )
-from loupe.patches.index import PatchIndex
+from loupe.patches.index import LowResolution, PatchIndex
 
 
 def sources(folder: Path, **pictures: str | None) -> list[Source]:
@@ -287,6 +287,100 @@ def test_resuming_decodes_only_what_is_missing(tmp_path: Path, monkeypatch: pyte
     build_index(given, folder, scale=2, patch=16, valid_share=0, workers=1)
     assert decoded[before:] == [f"{n}.png" for n in range(6)]
     np.testing.assert_array_equal(PatchIndex(folder).hr(0), picture(77))
+
+
+class StoppedError(Exception):
+    """A build that ends on its way."""
+
+
+def stopped_after(
+    number: int, given: list[Source], folder: Path, low_resolution: LowResolution = "computed", valid_share: float = 0.5
+) -> None:
+    """Begin a build of `given`, of its pictures at a half as well, that ends when so many files are done."""
+    done: list[None] = []
+
+    def advance() -> None:
+        done.append(None)
+        if len(done) > number:
+            raise StoppedError
+
+    folder.mkdir(exist_ok=True)
+    finish(given, folder, low_resolution, valid_share, advance)
+
+
+def finish(
+    given: list[Source],
+    folder: Path,
+    low_resolution: LowResolution = "computed",
+    valid_share: float = 0.5,
+    advance: Callable[[], object] = lambda: None,
+) -> dict[str, bytes]:
+    """Build the same; what the files then hold."""
+    folder.mkdir(exist_ok=True)
+    build_index(
+        given,
+        folder,
+        scale=2,
+        patch=16,
+        valid_share=valid_share,
+        low_resolution=low_resolution,
+        reductions=(2,),
+        workers=1,
+        say=lambda line: None,
+        advance=advance,
+    )
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Source]:
+    """Twelve, whose content decides on their side; every third is too small to be halved, and one is no picture."""
+    for seed in range(12):
+        write_png(tmp_path / f"{seed}.png", picture(seed, 60, 70) if seed % 3 == 0 else picture(seed, 130, 140))
+    (tmp_path / "5.png").write_bytes(b"torn")
+    return [Source(tmp_path / f"{seed}.png", f"{seed}.png", "photos", None) for seed in range(12)]
+
+
+def test_a_killed_build_is_not_gone_on_with_under_another_split(pictures: list[Source], tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        stopped_after(9, pictures, tmp_path / "resumed", valid_share=0.9)
+    assert finish(pictures, tmp_path / "resumed") == finish(pictures, tmp_path / "whole")
+
+
+def test_pixels_that_went_missing_after_a_kill_are_made_again(pictures: list[Source], tmp_path: Path) -> None:
+    whole = finish(pictures, tmp_path / "whole", "stored")
+    for name in ("hr.bin", "lr.bin"):
+        for left in (0, 20_000):
+            with pytest.raises(StoppedError):
+                stopped_after(9, pictures, tmp_path / "resumed", "stored")
+            with (tmp_path / "resumed" / name).open("ab") as pool:
+                pool.truncate(left)
+            assert finish(pictures, tmp_path / "resumed", "stored") == whole
+
+
+def test_a_killed_build_with_low_resolution_leaves_none_in_one_without(pictures: list[Source], tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        stopped_after(9, pictures, tmp_path / "resumed", "stored")
+    assert finish(pictures, tmp_path / "resumed") == finish(pictures, tmp_path / "whole")
+
+
+def test_what_one_kill_left_is_there_after_the_next(
+    pictures: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counting(path: Path) -> LoadedImage:
+        read.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr("loupe.patches.build.read_image", counting)
+    for number in (7, 9):
+        with pytest.raises(StoppedError):
+            stopped_after(number, pictures, tmp_path / "resumed")
+    read.clear()
+    resumed = finish(pictures, tmp_path / "resumed")
+    assert set(read) == {"9.png", "10.png", "11.png"}
+    assert resumed == finish(pictures, tmp_path / "whole")
 
 
 def test_an_empty_side_is_an_error(tmp_path: Path) -> None:

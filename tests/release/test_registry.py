@@ -18,6 +18,7 @@ from loupe.release.pull import pull
 from loupe.release.registry import (
     AlreadyPromotedError,
     LostRaceError,
+    UnsettledError,
     check_version,
     describe,
     history,
@@ -177,7 +178,8 @@ def test_what_is_not_promoted(store: Store, publish: Publish, repository: Reposi
     assert publish("hand").version == "4.1.0", "numbers of tags count too"
     before = sorted((tmp_path / "releases").rglob("*"))
     for bad, message in (
-        ({"by": ""}, "somebody must have done it"),
+        ({"by": ""}, "by must name somebody"),
+        ({"by": ".'"}, "by must name somebody"),
         ({"reason": "two\nlines"}, "a line of text"),
         ({"alias": "../x"}, "no alias has such a name"),
         ({"picture": tmp_path / "x.exe"}, "no picture of a decision"),
@@ -270,14 +272,19 @@ def test_a_death_after_any_step_is_mended(
 
 @on_disk
 def test_what_fails_after_the_move(store: Store, publish: Publish, repository: Repository) -> None:
-    publish("one")
+    first = publish("one")
 
     def step(name: str) -> None:
         if name == "moved":
             repository.git("tag", "-a", "-m", "by hand", "rdn-x2#production#2", "HEAD~1")
 
-    with pytest.raises(RegistryError, match=r"names version 1\.1\.0 now, but not all .*production#2.*registry verify"):
+    with pytest.raises(
+        UnsettledError, match=r"names version 1\.1\.0 now, but not all .*production#2.*registry verify"
+    ) as raised:
         publish("two", step=step)
+    assert raised.value.event == read_alias(store, "production")
+    with pytest.raises(LostRaceError, match=r"from 1\.0\.0 to 1\.1\.0 by tester"):
+        rollback(store, by="tester", after=first)
     assert rollback(store, tags=Tags(repository.folder), by="tester").version == "1.0.0", "tags are no obstacle"
     repository.git("tag", "--delete", "rdn-x2#production#2")
     assert {finding.mended for finding in verify(store, Tags(repository.folder))} == {True}
@@ -324,6 +331,38 @@ def test_an_abandoned_upload_is_removed(store: Store, publish: Publish, reposito
     assert not store.names(f"{path}/")
     assert overview(store, [])[0]["state"] == "unfinished"
     assert publish("two").version == "1.1.0", "the number stays with its bundle"
+
+
+@on_disk
+def test_an_upload_that_lost_files_is_repaired_by_the_next_promotion(
+    store: Store, publish: Publish, repository: Repository
+) -> None:
+    publish("one")
+    with pytest.raises(Died):
+        publish("two", step=dies_after("file model.onnx"))
+    path = read_versions(store)[1].path
+
+    def step(name: str) -> None:
+        if name == "file model.onnx":  # to a `verify` that runs meanwhile it looks abandoned
+            verify(store, abandoned=0)
+
+    with pytest.raises(InputError, match="No such file"):
+        publish("two", step=step)
+    assert f"{path}/MANIFEST.json" in store.names(f"{path}/")
+    assert publish("two").version == "1.1.0"
+    store.put(f"{path}/model.onnx", io.BytesIO(b"tampered"))
+    rollback(store, by="tester")
+    assert publish("two").version == "1.1.0", "the bundle is at hand, and is what was registered"
+    assert verify(store, Tags(repository.folder)) == []
+
+
+@on_disk
+def test_scores_that_were_exchanged_are_not_shown(store: Store, publish: Publish) -> None:
+    path = publish("one").path
+    scores = store.read(f"{path}/metrics.json")
+    assert scores is not None
+    store.put(f"{path}/metrics.json", io.BytesIO(scores.data.replace(b"2.23", b"9.99")))
+    assert overview(store, [])[0]["sets"] is None
 
 
 @on_disk

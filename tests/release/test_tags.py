@@ -93,6 +93,14 @@ def test_dvc_yaml_names_the_model() -> None:
     assert recipe["artifacts"][ARTIFACT]["path"] == "bundle"
 
 
+def test_tags_are_not_signed(repository: Repository, tmp_path: Path) -> None:
+    repository.git("config", "tag.gpgSign", "true")
+    repository.git("config", "gpg.program", "/bin/false")
+    bundle, store = make_bundle(tmp_path / "bundle", "one"), open_store(tmp_path / "releases")
+    promote(store, bundle, Tags(repository.folder), {}, champion=None, by="Ada", say=print)
+    assert repository.tags() == ["rdn-x2#production#1", "rdn-x2@v1.0.0"]
+
+
 def test_tags_that_say_something_else(repository: Repository, tmp_path: Path) -> None:
     store, tags = open_store(tmp_path / "releases"), Tags(repository.folder)
     bundle = make_bundle(tmp_path / "bundle", "one")

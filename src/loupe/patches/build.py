@@ -102,7 +102,7 @@ def build_index(
     seen: dict[str, ImageRow] = {}
     whole: ImageRow | None = None  # of the file that is looked at, in its own size
     left_out = 0
-    with _Journal(folder, settings, sources) as journal:
+    with _Journal(folder, {**settings, "valid_share": valid_share}, sources) as journal:
         threads = workers or os.cpu_count() or 1
         missing = in_order(decode, sources[len(journal.done) :], threads, ahead=2 * threads)
         for decoded in itertools.chain(journal.done, missing):
@@ -307,16 +307,24 @@ class _Journal:
     def __init__(self, folder: Path, settings: dict[str, Any], sources: Sequence[Source]) -> None:
         """Open the files in `folder`; what a killed build left there is kept as far as it is whole and fits."""
         path = folder / JOURNAL
-        self.done = _read_journal(path, settings, sources)
-        self._written = sum(3 * entry.height * entry.width for entry in self.done if entry.start is not None)
-        sizes = {"hr": self._written}
+        parts = {"hr": 1}  # of a picture's bytes that a file holds
         if settings["low_resolution"] == "stored":
-            sizes["lr"] = self._written // int(settings["scale"]) ** 2
-        self._pixels: dict[str, IO[bytes]] = {}
-        for kind, size in sizes.items():
-            file = (folder / f"{kind}.bin").open("ab")
-            file.truncate(size)
-            self._pixels[kind] = file
+            parts["lr"] = int(settings["scale"]) ** 2
+        else:
+            (folder / "lr.bin").unlink(missing_ok=True)
+        self._pixels: dict[str, IO[bytes]] = {kind: (folder / f"{kind}.bin").open("ab") for kind in parts}
+        room = min(part * self._pixels[kind].tell() for kind, part in parts.items())
+        self._written = 0
+        self.done: list[_Decoded] = []
+        for entry in _read_journal(path, settings, sources):
+            size = 0 if entry.start is None else 3 * entry.height * entry.width
+            if self._written + size > room:
+                break
+            self._written += size
+            self.done.append(entry)
+        for kind, file in self._pixels.items():
+            file.truncate(self._written // parts[kind])
+        self._known = len(self.done)
         path.write_text(json.dumps(settings) + "\n" + "".join(_journal_line(entry) for entry in self.done))
         self._lines = path.open("a")
 
@@ -329,8 +337,9 @@ class _Journal:
         self._lines.close()
 
     def add(self, decoded: _Decoded, kept: bool) -> int:
-        """Store the pixels of a picture that is kept, then its line, unless they are there; its place in hr.bin."""
-        if decoded.hr is None and decoded.sha256:
+        """Store a picture that is kept, then its line, unless it is one of `done`; its place in hr.bin."""
+        if self._known:
+            self._known -= 1
             return decoded.start or 0
         start = self._written
         if kept:

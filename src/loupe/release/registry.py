@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from loupe.errors import InputError
-from loupe.release.manifest import MANIFEST, identity, verify_folder
+from loupe.release.manifest import MANIFEST, identity, parse_manifest, verify_folder
 from loupe.release.pull import find
 from loupe.release.store import Store, open_store
 from loupe.release.tags import Tags
@@ -71,6 +71,14 @@ class AlreadyPromotedError(RegistryError):
 
 class LostRaceError(RegistryError):
     """Another one was quicker; the message says who, and what to do."""
+
+
+class UnsettledError(RegistryError):
+    """The alias is moved, and something that belongs to it could not be written. event: the move."""
+
+    def __init__(self, message: str, event: Event) -> None:
+        super().__init__(message)
+        self.event = event
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,9 @@ def promote(
 
     Raises:
         AlreadyPromotedError: the alias names this bundle. LostRaceError: somebody else was quicker.
+        UnsettledError: the alias is moved, and something failed afterwards.
         RegistryError: the alias has named this version before a later one (that is a rollback); tracked files are not
-            committed; the commit is another version already; or the alias is moved, and something failed afterwards.
+            committed; or the commit is another version already.
         ManifestError: the bundle is damaged. StoreError: the store fails.
     """
     _check_words(by, reason)
@@ -146,10 +155,12 @@ def promote(
         )
     _claim(store, version)
     step("claimed")
-    if not is_complete(store, version):
-        names = sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
-        _upload(store, version, bundle, [*(name for name in names if name != MANIFEST), MANIFEST], step)
-    check_version(store, version)
+    try:
+        check_version(store, version)
+    except InputError:  # it is not all there, or was taken for abandoned while it was written
+        names = [*parse_manifest(data, str(bundle / MANIFEST)), MANIFEST]
+        _upload(store, version, bundle, names, step)
+        check_version(store, version)
     step("uploaded")
     tags.register(version)
     step("registered")
@@ -182,6 +193,7 @@ def rollback(
     by: str,
     reason: str = "",
     alias: str = PRODUCTION,
+    after: Event | None = None,
     say: Say = print,
 ) -> Event:
     """Let an alias name a version again that it named before, or any other that is whole.
@@ -193,16 +205,20 @@ def rollback(
         store: see `promote`.
         to: the version; None goes back to the one before the present one (see `way_back`).
         tags: the git repository, if there is one at hand.
+        after: the move that is taken back, if no other may be.
         by, reason, alias, say: see `promote`.
 
     Returns:
         The move.
 
     Raises:
-        RegistryError: there is nothing to go back to, or that version is not whole. LostRaceError: see `promote`.
+        RegistryError: there is nothing to go back to, or that version is not whole. LostRaceError: somebody else was
+            quicker, or has moved the alias after `after`. UnsettledError: see `promote`.
     """
     _check_words(by, reason)
     present = read_alias(store, alias)
+    if after and present != after:
+        raise LostRaceError(_lost(alias, after, present))
     if present is None:
         raise RegistryError(f"{store.address}: {alias} was never set; promote a bundle first (loupe registry promote)")
     finish(store, present, None)  # the log must have no gaps; tags can wait, production cannot
@@ -521,14 +537,15 @@ def _move(store: Store, event: Event, present: Event | None) -> None:
 
 
 def _settle(store: Store, event: Event, tags: Tags | None, say: Say, step: Step = lambda name: None) -> None:
-    """All that comes after a move. Raises RegistryError that says that the alias is moved, whatever went wrong then."""
+    """All that comes after a move. Raises UnsettledError, whatever goes wrong then."""
     try:
         finish(store, event, tags, step)
         _show(store, say)
     except InputError as error:
-        raise RegistryError(
+        raise UnsettledError(
             f"{event.alias}: names version {event.version} now, but not all that belongs to it was written: {error}. "
-            "Then run `loupe registry verify`"
+            "Then run `loupe registry verify`",
+            event,
         ) from None
     step("shown")
     say(f"{event.alias}: {event.previous or 'nothing'} -> {event.version}")
@@ -599,14 +616,18 @@ def _needed(store: Store) -> set[str]:
 
 def _scores(store: Store, version: Version) -> dict[str, Any] | None:
     """What metrics.json of a bundle says by set, if it is there and is what the manifest says."""
-    stored = store.read(f"{version.path}/metrics.json")
     try:
-        sets = json.loads(stored.data)["sets"] if stored else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        expected = read_manifest(store, version)[1]["metrics.json"].sha256
+        stored = store.read(f"{version.path}/metrics.json")
+        if stored is None or hashlib.sha256(stored.data).hexdigest() != expected:
+            return None
+        sets = json.loads(stored.data)["sets"]
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return sets if isinstance(sets, dict) else None
 
 
 def _check_words(by: str, reason: str) -> None:
-    if not by or not by.isprintable() or not reason.isprintable():
-        raise RegistryError("by and reason are kept for ever: a line of text each, and somebody must have done it")
+    # git takes no name without a letter or a digit
+    if not any(map(str.isalnum, by)) or not by.isprintable() or not reason.isprintable():
+        raise RegistryError("by and reason are kept for ever: a line of text each, and by must name somebody")
