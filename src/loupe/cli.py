@@ -344,7 +344,7 @@ def validate(
     name, roots = folder.resolve().name, {folder.resolve().name: folder}
     if not find_images(folder):
         raise InputError(f"{folder}: {NO_IMAGES}")
-    facts = {name: measure_all(folder)}
+    facts = {name: measure_all(folder, follow_links=True)}  # DVC may keep files as links
     findings = check(facts, limits, data_docs)
     found = summary(facts, findings, limits)
     for line in lines(findings, roots):
@@ -604,7 +604,10 @@ def _measured(files: Mapping[Path, list[Path]]) -> dict[Path, pd.DataFrame]:
     from loupe.quality.table import measure_all
 
     with tqdm(total=sum(map(len, files.values())), unit="image", disable=not sys.stderr.isatty()) as bar:
-        return {folder: measure_all(folder, paths, progress=bar.update) for folder, paths in files.items()}
+        return {
+            folder: measure_all(folder, paths, progress=bar.update, follow_links=True)  # DVC may keep files as links
+            for folder, paths in files.items()
+        }
 
 
 def _name_undecodable(errors: Mapping[str, str]) -> None:

@@ -76,6 +76,16 @@ def packed_zeros(kind: Callable[[bytes], bytes]) -> bytes:
     return kind(tar_of({}, sized("a.bmp", 100 * 2**20)))
 
 
+def long_header(form: int, **attributes: str) -> bytes:
+    """A tar of one small picture whose name or attributes take megabytes, packed to almost nothing."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as pack:
+        item = tarfile.TarInfo(attributes.pop("name", "a.png"))
+        item.pax_headers = attributes
+        pack.addfile(item, io.BytesIO())
+    return lzma.compress(stream.getvalue())
+
+
 def sized(name: str, size: int) -> tarfile.TarInfo:
     item = tarfile.TarInfo(name)
     item.size = size
@@ -115,6 +125,8 @@ def test_pictures_come_out_as_they_are(tmp_path: Path, form: str) -> None:
 
 
 HOSTILE = {
+    "long attributes": (long_header(tarfile.PAX_FORMAT, comment="x" * (2 << 20)), "attributes of 20971.. bytes"),
+    "long name": (long_header(tarfile.GNU_FORMAT, name="x" * (2 << 20)), "attributes of 2097153 bytes"),
     "absolute": (zip_of({"/etc/a.png": b""}), "'/etc/a.png' leads out of the folder"),
     "out": (zip_of({"x/../../a.png": b""}), "leads out of the folder"),
     "out, in a text": (zip_of({"../a.txt": b""}), "leads out of the folder"),

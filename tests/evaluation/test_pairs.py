@@ -28,12 +28,26 @@ def read(hr: Path, lr: Path | None = None, sr: Path | None = None) -> tuple[dict
 def test_names_of_the_field_are_matched() -> None:
     hr = paths("hr", "baby.png", "head.png", "head_2.png", "a.png")
     others = paths("sr", "babyx2.png", "head_RDN_x2.png", "head_2_RDN_x2.png", "ahead.png")
-    found = {ours.name: theirs.name for ours, theirs in match_files(hr, others, Path("sr")).items()}
+    found = {ours.name: theirs.name for ours, theirs in match_files(hr, Path("hr"), others, Path("sr")).items()}
     assert found == {"baby.png": "babyx2.png", "head.png": "head_RDN_x2.png", "head_2.png": "head_2_RDN_x2.png"}
     both = paths("sr", "a.png", "a-old.png")
-    assert match_files(hr, both, Path("sr"))[Path("hr/a.png")].name == "a.png"
+    assert match_files(hr, Path("hr"), both, Path("sr"))[Path("hr/a.png")].name == "a.png"
     with pytest.raises(ImageError, match=r"sr: a-new.png, a-old.png all belong to a.png"):
-        match_files(hr, paths("sr", "a-new.png", "a-old.png"), Path("sr"))
+        match_files(hr, Path("hr"), paths("sr", "a-new.png", "a-old.png"), Path("sr"))
+
+
+def test_files_of_one_name_belong_to_their_folders() -> None:
+    hr = paths("hr", "a/1.png", "b/1.png", "c/2.png")
+
+    def found(*names: str) -> dict[str, str]:
+        matches = match_files(hr, Path("hr"), paths("sr", *names), Path("sr"))
+        return {ours.as_posix(): theirs.as_posix() for ours, theirs in matches.items()}
+
+    assert found("a/1x2.png", "b/1.png") == {"hr/a/1.png": "sr/a/1x2.png", "hr/b/1.png": "sr/b/1.png"}
+    assert found("b/1.png") == {"hr/b/1.png": "sr/b/1.png"}
+    assert found("1.png", "2.png") == {"hr/c/2.png": "sr/2.png"}, "whose the first is nobody knows"
+    with pytest.raises(ImageError, match=r"^sr: a/1-new.png, a/1-old.png all belong to 1.png"):
+        found("a/1-new.png", "a/1-old.png")
 
 
 def test_sets_are_called_by_their_folder() -> None:

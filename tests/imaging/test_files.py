@@ -78,6 +78,9 @@ def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
     loaded = read_image(save(tmp_path / "a.png", Image.fromarray(samples)))
     np.testing.assert_array_equal(loaded.pixels, [[0, 0, 1, 1, 255, 128]])
     assert loaded.notes == ("16-bit gray scaled to 8 bits",)
+    loaded = read_image(save(tmp_path / "b.png", Image.fromarray(samples), transparency=32768))
+    np.testing.assert_array_equal(loaded.pixels, [[0, 0, 1, 1, 255, 255]])
+    assert loaded.notes == ("16-bit gray scaled to 8 bits", "LA composited on white")
 
 
 def test_sixteen_bit_colour_is_said_to_be_reduced(tmp_path: Path) -> None:

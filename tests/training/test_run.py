@@ -158,6 +158,25 @@ def test_it_stops_early_when_the_validation_loss_has_converged(
     assert "stopped early: the validation loss has not fallen for 2 validations" in capsys.readouterr().out
 
 
+def test_checkpoints_stay_until_the_network_is_kept(
+    fabric: Fabric, make_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOUPE_CHECKPOINT_SECONDS", "0")
+    index = make_index()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(fabric, index, tmp_path, keep=killed)
+    monkeypatch.setattr("loupe.training.run.TrainingRun.step", killed)
+    kept: list[RDN] = []
+    trained, _ = run(fabric, index, tmp_path, keep=kept.append)
+    assert kept == [trained]
+    with pytest.raises(KeyboardInterrupt):
+        run(fabric, index, tmp_path)  # nothing is left to go on from
+
+
 def test_going_on_after_an_early_stop_ends_at_once(
     fabric: Fabric, make_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

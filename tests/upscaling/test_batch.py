@@ -194,6 +194,12 @@ def test_inputs_stay_what_they_are(folder: Path, tmp_path: Path) -> None:
         batch.plan([folder / "0" / "0.png"], folder / "0" / "0.png")
     with pytest.raises(InputError, match=r"would both become .*0.png; rename one"):
         batch.plan([folder, folder / "0" / "0.png", folder / "0"], tmp_path / "out")
+    with pytest.raises(
+        InputError, match=r"new/0.png: would replace .*in/0/x/../0.png, an input; choose another folder"
+    ):
+        write_png(tmp_path / "new" / "0" / "0.png", picture(1, 20, 20))
+        write_png(tmp_path / "new" / "0.png", picture(1, 20, 20))
+        batch.plan([tmp_path / "new" / "0.png", folder / "0" / "0.png"], folder / "0" / "x" / "..")
     with pytest.raises(InputError, match="is a file; give a folder"):
         batch.plan([folder], folder / "0" / "0.png")
     with pytest.raises(InputError, match="no images here"):
@@ -207,6 +213,23 @@ def test_an_output_folder_among_the_inputs_is_not_read(folder: Path) -> None:
     assert run(folder, folder / "out")[0]["done"] == 6
     found, _ = run(folder, folder / "out")
     assert (found["done"], found["skipped"]) == (0, 6)
+
+
+def test_an_output_folder_is_known_however_it_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for source, out in ((folder, Path("out")), (Path(), folder / "out"), (Path(), Path("0/../out"))):
+        write_png(folder / "out" / "old.png", picture(1, 20, 20))
+        assert {Path(str(job.source)).name for job in batch.plan([source], out)} == {
+            f"{number}.png" for number in range(6)
+        }
+    monkeypatch.chdir(tmp_path)
+    targets = {job.target for job in batch.plan([folder], Path())}
+    assert Path("0/0.png") in targets, "a folder above the pictures does not hide them"
+    write_png(tmp_path / "new" / "9.png", picture(1, 20, 20))
+    sources = {job.source for job in batch.plan([tmp_path / "new", folder / "0"], folder)}
+    assert folder / "0" / "0.png" in sources, "what was named is an input, whatever lies around it"
 
 
 def test_two_runs_into_one_folder(folder: Path, tmp_path: Path) -> None:

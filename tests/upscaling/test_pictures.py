@@ -127,6 +127,74 @@ def test_orientation_is_applied_and_its_tag_removed(tmp_path: Path, orientation:
         assert np.abs(twice(upright).astype(int) - np.asarray(after)).mean() < 4
 
 
+def test_orientation_in_a_text_of_imagemagick_goes_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a shoe"
+    data = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n", zip=True)
+    texts.add_text("Comment", "stays")
+    Image.fromarray(picture(1, 20, 30)).save(tmp_path / "a.png", pnginfo=texts)
+    with Image.open(tmp_path / "a.png") as before:
+        assert before.getexif()[0x0112] == 6
+    enlarged(tmp_path / "a.png", tmp_path / "b.png")
+    assert read_picture(tmp_path / "b.png").frames[0].shape == (60, 40, 3)
+    with Image.open(tmp_path / "b.png") as after:
+        assert after.size == (40, 60)
+        assert dict(after.getexif()) == {0x010E: "a shoe"}
+        assert isinstance(after, PngImagePlugin.PngImageFile)
+        assert after.text == {"Comment": "stays"}
+
+
+def test_exif_keeps_all_its_groups_and_gets_no_more(tmp_path: Path) -> None:
+    interoperability = {1: "R98", 2: b"0100"}
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    exif.get_ifd(0x8769).update({0x9003: "2026:01:02 03:04:05", 0xA005: interoperability})
+    Image.fromarray(picture(1, 20, 30)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as before:
+        assert before.getexif().get_ifd(0xA005) == interoperability
+    enlarged(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as after:
+        found = after.getexif()
+        assert found.get_ifd(0xA005) == interoperability
+        assert found.get_ifd(0x8769)[0x9003] == "2026:01:02 03:04:05"
+        assert 0x8825 not in found
+
+
+def test_dots_per_inch_of_a_bmp_stay(tmp_path: Path) -> None:
+    Image.fromarray(picture(1, 20, 30)).save(tmp_path / "a.bmp", dpi=(300, 300))
+    enlarged(tmp_path / "a.bmp", tmp_path / "b.bmp")
+    with Image.open(tmp_path / "b.bmp") as after:
+        assert after.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_sixteen_bits_with_a_transparent_level_stay_transparent(tmp_path: Path) -> None:
+    samples = np.full((6, 8), 30_000, np.uint16)
+    samples[:2] = 40_000
+    samples[2] = 40_001  # the same of 256 levels, and not transparent
+    Image.fromarray(samples).save(tmp_path / "a.png", transparency=40_000)
+    enlarged(tmp_path / "a.png", tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as after:
+        assert after.mode == "LA"
+        alpha = np.asarray(after)[..., 1]
+        assert (alpha[:4] == 0).all()
+        assert (alpha[4:] == 255).all()
+
+
+def test_pages_of_different_sizes_need_tiff(tmp_path: Path) -> None:
+    pages = [Image.fromarray(picture(number, 20, 30 + 10 * number)) for number in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    enlarged(tmp_path / "a.tif", tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as after:
+        after.seek(1)
+        assert after.size == (80, 40)
+    for kind in ("PNG", "WEBP"):
+        with pytest.raises(ImageError, match=r"a.tif: pages of different sizes, .*--format tiff"):
+            enlarged(tmp_path / "a.tif", tmp_path / "b.x", kind=kind)
+    assert "first of 2 frames written" in "".join(enlarged(tmp_path / "a.tif", tmp_path / "b.jpg", kind="JPEG"))
+
+
 def test_orientation_in_xmp_goes_too(tmp_path: Path) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a xmlns:tiff="t" tiff:Orientation="6" tiff:Make="m"/></x:xmpmeta>'
     exif = Image.Exif()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from loupe.datasets.fetch import require_space
 from loupe.errors import InputError
@@ -28,6 +28,8 @@ from loupe.names import safe_name
 
 CHUNK = 1 << 20  # bytes
 GROWTH = 100  # largest ratio of unpacked to packed bytes: photographs hardly pack, flat drawings reach about 50
+LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+MOST = 1 << 20  # bytes of a header of these types, which tarfile reads whole
 SMALL = 64 * 2**20  # bytes that any archive may unpack to, whatever the ratio
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 
@@ -118,11 +120,37 @@ def _opened(archive: Path) -> Iterator[list[_Member] | Iterator[_Member]]:
                 _Member(info.orig_filename, info.file_size, _zip_kind(info), partial(pack.open, info))
                 for info in pack.infolist()
             ]
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
+        return
+    try:
+        with _tar(archive) as tar:
             yield (_Member(item.name, item.size, _tar_kind(item), partial(tar.extractfile, item)) for item in tar)
-    else:
-        raise ArchiveError(f"{archive}: neither a zip nor a tar archive; look at what lies at the address")
+    except _LargeHeaderError as error:
+        raise ArchiveError(
+            f"{archive}: refused: has {error}, as archive bombs do; pack the pictures themselves"
+        ) from None
+
+
+def _tar(archive: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(archive, tarinfo=_Header)
+    except tarfile.TarError:
+        raise ArchiveError(f"{archive}: neither a zip nor a tar archive; look at what lies at the address") from None
+
+
+class _LargeHeaderError(Exception):
+    """A header of a tar that is read into memory before anybody can look at it, and is too large for that."""
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive, refused before what belongs to it is read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """See `tarfile.TarInfo`. Raises _LargeHeaderError."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG and header.size > MOST:
+            raise _LargeHeaderError(f"a name or attributes of {header.size} bytes")
+        return header
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,13 +35,27 @@ class Pair:
     sr: Pixels | None = None
 
 
-def match_files(hr: list[Path], others: list[Path], folder: Path) -> dict[Path, Path]:
+def match_files(hr: list[Path], hr_folder: Path, others: list[Path], folder: Path) -> dict[Path, Path]:
     """Which file of `others` belongs to which of `hr`, by name: `baby.png` goes with `baby.png`, `babyx2.png` or
     `baby_RDN_x2.png`; where two ground truths fit, the longer name wins.
+
+    Those in the same folder below `folder` and `hr_folder` go first; what is left over is matched wherever it lies,
+    unless two ground truths have the same name.
 
     Raises:
         ImageError: two files fit one ground truth equally well; `folder` is named.
     """
+    matches: dict[Path, Path] = {}
+    for place in sorted({path.parent.relative_to(hr_folder) for path in hr}):
+        near = [path for path in others if path.parent.relative_to(folder) == place]
+        matches |= _by_name([path for path in hr if path.parent.relative_to(hr_folder) == place], near, folder)
+    names = Counter(path.stem for path in hr)
+    ours = [path for path in hr if path not in matches and names[path.stem] == 1]
+    return matches | _by_name(ours, sorted({*others} - {*matches.values()}), folder)
+
+
+def _by_name(hr: list[Path], others: list[Path], folder: Path) -> dict[Path, Path]:
+    """See `match_files`."""
     found: dict[Path, list[Path]] = {}
     for other in others:
         owners = [path for path in hr if _belongs(other.stem, path.stem)]
@@ -50,7 +65,7 @@ def match_files(hr: list[Path], others: list[Path], folder: Path) -> dict[Path, 
     for path, candidates in found.items():
         exact = [other for other in candidates if other.stem == path.stem]
         if len(exact or candidates) > 1:
-            names = ", ".join(sorted(other.name for other in candidates))
+            names = ", ".join(sorted(other.relative_to(folder).as_posix() for other in candidates))
             raise ImageError(f"{folder}: {names} all belong to {path.name}; keep one of them")
         matches[path] = (exact or candidates)[0]
     return matches
@@ -81,7 +96,8 @@ def read_pairs(
     if not files:
         raise ImageError(f"{hr_folder}: no images here; give a folder of PNG or JPEG files")
     lr_files, sr_files = (
-        match_files(files, find_images(folder), folder) if folder else {} for folder in (lr_folder, sr_folder)
+        match_files(files, hr_folder, find_images(folder), folder) if folder else {}
+        for folder in (lr_folder, sr_folder)
     )
     for folder, matched in ((lr_folder, lr_files), (sr_folder, sr_files)):
         for other in sorted({*find_images(folder)} - {*matched.values()} if folder else ()):

@@ -199,7 +199,11 @@ def eight_bits(image: Image.Image, path: Path) -> Image.Image:
         samples = np.asarray(image)
         if samples.size and (samples.min() < 0 or samples.max() > 65535):
             raise ImageError(f"{path}: refused: {image.mode} samples outside 0..65535; deliver 8 or 16 bits a channel")
-        return Image.fromarray(((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+        gray = Image.fromarray(((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+        clear = image.info.get("transparency")  # a level, which may be one with others once there are 256
+        if not isinstance(clear, int):
+            return gray
+        return Image.merge("LA", (gray, Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8))))
     if image.mode == "F":
         raise ImageError(f"{path}: refused: floating-point samples have no known range; deliver 8 or 16 bits a channel")
     return image

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_folder
+from loupe.models.rdn import RDN
 from loupe.models.weights import save_network
 from loupe.params import load_params
 from loupe.patches.batches import Strategy
@@ -33,7 +34,12 @@ def main() -> None:
     fabric = prepare(plain)
     config = {**dataclasses.asdict(params.model), "scale": params.scale}
     patches = params.patches
-    trained = train(
+
+    def keep(trained: RDN) -> None:
+        with atomic_folder(OUT) as folder:
+            save_network(folder, trained, config)
+
+    train(
         fabric,
         config,
         PatchIndex(INDEX),
@@ -43,11 +49,10 @@ def main() -> None:
         strategy=Strategy(patches.strategy, patches.images, patches.per_image, patches.difficulty),
         degradation=Degradation(**dataclasses.asdict(params.degradations)),
         facts={"git": git_id()},
+        keep=keep,
         plain=plain,
     )
     if fabric.is_global_zero:
-        with atomic_folder(OUT) as folder:
-            save_network(folder, trained, config)
         print(f"{OUT}: trained; curves in {CURVES.parent}, and in {RUNS} for `tensorboard --logdir {RUNS}`")
 
 

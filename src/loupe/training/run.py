@@ -21,7 +21,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -151,6 +151,7 @@ def train(
     strategy: Strategy = Strategy(),  # noqa: B008  # frozen
     degradation: Degradation | None = None,
     facts: Mapping[str, str] | None = None,
+    keep: Callable[[RDN], object] = lambda trained: None,
     plain: bool = False,
 ) -> RDN:
     """Train a network on the index's training patches, or go on with a run that was interrupted.
@@ -165,6 +166,7 @@ def train(
         strategy: which patches make a batch.
         degradation: what is done to product patches beside reducing them.
         facts: recorded in checkpoints, such as the git commit.
+        keep: stores the network, in the first process; the checkpoints go when it has returned.
         plain: compute as public implementations do (contiguous tensors, the whole batch at once), to compare with.
 
     Returns:
@@ -220,10 +222,12 @@ def train(
                 f"stopped early: the validation loss has not fallen for {recipe.patience} validations; "
                 f"kept are the weights of step {run.progress.best_step}"
             )
+    trained = run.result()
     if first:
         write_curves(curves, [CurvePoint(**point) for point in run.progress.points])
+        keep(trained)
         checkpoints.remove()
-    return run.result()
+    return trained
 
 
 class TrainingRun:

@@ -121,6 +121,7 @@ def plan(inputs: Sequence[Place], out: Place, kind: str = "") -> list[Job]:
     if not jobs:
         raise InputError(f"{', '.join(map(str, inputs))}: no images here; give pictures, or folders of them")
     taken: dict[Place, Place] = {}
+    sources = {_absolute(job.source) for job in jobs}
     for job in jobs:
         if job.refused:
             continue
@@ -128,6 +129,8 @@ def plan(inputs: Sequence[Place], out: Place, kind: str = "") -> list[Job]:
             raise InputError(f"{job.source} and {taken[job.target]} would both become {job.target}; rename one")
         if _same(job.source, job.target):
             raise InputError(f"{job.source}: would replace itself; choose another folder for --out")
+        if _absolute(job.target) in sources:
+            raise InputError(f"{job.source}: would replace {job.target}, an input; choose another folder for --out")
         taken[job.target] = job.source
     return jobs
 
@@ -140,16 +143,18 @@ def _jobs(source: Place, out: Place, suffix: str) -> Iterator[Job]:
     elif _same(source, out):
         raise InputError(f"{out}: is the folder of the pictures themselves; choose another for --out")
     elif isinstance(source, Path):
+        inside = _is_below(out, source)
         for path in find_images(source, LOOKED_FOR):
-            if not (isinstance(out, Path) and path.is_relative_to(out)):
+            if not (inside and _is_below(path, out)):
                 yield Job(path, _target(out, path.relative_to(source), suffix))
     else:
+        inside = _is_below(out, source)
         for found in source.objects():
             name = found.name_in(source)
             hidden = any(part.startswith(".") and part.strip(".") for part in name.split("/"))
             if hidden or name.endswith("/") or found.suffix.lower() not in LOOKED_FOR:
                 continue
-            if isinstance(out, S3Path) and found.is_relative_to(out):
+            if inside and _is_below(found, out):
                 continue
             if refused := _refused(name):
                 yield Job(found, out, refused)
@@ -177,6 +182,19 @@ def _known(source: Place) -> Place:
 
 def _is_folder(place: Place) -> bool:
     return place.is_dir() if isinstance(place, Path) else place.suffix.lower() not in LOOKED_FOR
+
+
+def _absolute(place: Place) -> Place:
+    """The same place, however it was named."""
+    return Path(os.path.abspath(place)) if isinstance(place, Path) else place  # noqa: PTH100  # links stay links
+
+
+def _is_below(place: Place, folder: Place) -> bool:
+    """Whether a place lies in a folder, and is not that folder."""
+    place, folder = _absolute(place), _absolute(folder)
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return folder in place.parents
+    return isinstance(place, S3Path) and isinstance(folder, S3Path) and place.is_relative_to(folder)
 
 
 def _same(one: Place, other: Place) -> bool:

@@ -58,7 +58,9 @@ MARKER = 65504  # bytes that one segment of a JPEG file has room for, at least
 
 XMP_ORIENTATION = rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>'
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003  # EXIF
-EXIF_IFD, GPS_IFD, XMP_TAG = 0x8769, 0x8825, 700
+EXIF_IFD, GPS_IFD, INTEROPERABILITY, XMP_TAG = 0x8769, 0x8825, 0xA005, 700
+# Texts of a PNG whose content is taken over otherwise: as they are they would say that the copy is to be turned
+TAKEN_OVER = re.compile("XML:com.adobe.xmp|^Raw profile type (exif|app1)$", re.IGNORECASE)
 DESCRIBING = (269, 270, 271, 272, 285, 305, 306, 315, 33432)  # TIFF tags that describe; others say how it is stored
 
 
@@ -237,6 +239,8 @@ def write_picture(path: Path, picture: Picture) -> tuple[str, ...]:
     if len(frames) > 1 and picture.format not in (*MOVING, "TIFF"):
         notes.append(f"first of {len(frames)} frames written: {picture.format} holds one")
         frames = frames[:1]
+    if picture.format != "TIFF" and len({frame.shape[:2] for frame in frames}) > 1:
+        raise ImageError(f"{picture.path}: pages of different sizes, which only TIFF can hold; use --format tiff")
     images = [Image.fromarray(frame) for frame in frames]
     if picture.format in OPAQUE and images[0].mode in ("LA", "RGBA"):
         notes.append(f"{images[0].mode} composited on white: {picture.format} has no transparency")
@@ -329,7 +333,7 @@ def _kept(image: Image.Image, data: bytes, size: tuple[int, int], notes: list[st
         texts = ((key, text) for key, text in image.text.items() if isinstance(text, str))
         kept = replace(
             kept,
-            texts=tuple((key, text) for key, text in texts if "XML:com.adobe.xmp" not in key),
+            texts=tuple((key, text) for key, text in texts if not TAKEN_OVER.search(key)),
             chunks=_colour_chunks(info),
         )
     elif image.format == "WEBP":
@@ -350,6 +354,8 @@ def _exif(image: Image.Image, size: tuple[int, int], notes: list[str]) -> bytes:
         exif.endian = source.endian
         groups = {group: dict(source.get_ifd(group)) for group in (EXIF_IFD, GPS_IFD)}
         pixels = groups[EXIF_IFD]
+        if INTEROPERABILITY in pixels:  # Pillow gives it as its place in the old file
+            pixels[INTEROPERABILITY] = dict(source.get_ifd(INTEROPERABILITY))
         sizes = [tag for tag in (PIXEL_WIDTH, PIXEL_HEIGHT) if tag in pixels]
         if isinstance(stored, bytes) and not sizes and ORIENTATION not in source:
             return stored  # to the byte
@@ -358,7 +364,8 @@ def _exif(image: Image.Image, size: tuple[int, int], notes: list[str]) -> bytes:
             if tag != ORIENTATION and tag not in groups and (image.format != "TIFF" or tag in DESCRIBING):
                 exif[tag] = value
         for group, tags in groups.items():
-            exif.get_ifd(group).update(tags)
+            if tags:
+                exif.get_ifd(group).update(tags)
         return exif.tobytes() if exif or any(groups.values()) else b""
     except DECODER_ERRORS:
         notes.append("its damaged EXIF left out")
@@ -418,7 +425,7 @@ def _lossless_webp(data: bytes) -> bool:
 def _options(kind: str, kept: Kept, mode: str, moving: bool, notes: list[str]) -> dict[str, Any]:
     """What Pillow's writer of the format `kind` is to be told."""
     options: dict[str, Any] = {}
-    if kind in ("PNG", "JPEG", "TIFF") and kept.dpi:
+    if kind in ("PNG", "JPEG", "TIFF", "BMP") and kept.dpi:
         options["dpi"] = kept.dpi
     if kind in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
         options |= {"icc_profile": kept.profile, "exif": kept.exif}
