@@ -28,8 +28,11 @@ def order(shop: Shop, name: str, choices: dict[str, str]) -> str:
         if response.status >= 500 and response.request.method == "POST":
             refused.append(f"{response.status} {response.url}")
 
+    def fresh() -> set[str]:
+        return {run["id"] for run in shop.runs_of(name)} - known
+
     def begun() -> set[str]:
-        found = {run["id"] for run in shop.runs_of(name)} - known
+        found = fresh()
         page.wait_for_timeout(100)  # lets `answered` be called
         if not found and refused:
             print("submitted again after", *refused)
@@ -50,7 +53,7 @@ def order(shop: Shop, name: str, choices: dict[str, str]) -> str:
         refused.clear()
         submit.click()
         until(60, begun, page.locator("body").inner_text)
-    (run,) = begun()
+    (run,) = fresh()
     return run
 
 
