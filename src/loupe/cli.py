@@ -342,9 +342,9 @@ def validate(
 
     limits = Limits.of(asdict(load_params().quality))
     name, roots = folder.resolve().name, {folder.resolve().name: folder}
-    if not find_images(folder):
+    if not (files := find_images(folder)):
         raise InputError(f"{folder}: {NO_IMAGES}")
-    facts = {name: measure_all(folder, follow_links=True)}  # DVC may keep files as links
+    facts = {name: measure_all(folder, files, follow_links=True)}  # DVC may keep files as links
     findings = check(facts, limits, data_docs)
     found = summary(facts, findings, limits)
     for line in lines(findings, roots):

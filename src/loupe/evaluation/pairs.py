@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,12 +46,20 @@ def match_files(hr: list[Path], hr_folder: Path, others: list[Path], folder: Pat
         ImageError: two files fit one ground truth equally well; `folder` is named.
     """
     matches: dict[Path, Path] = {}
-    for place in sorted({path.parent.relative_to(hr_folder) for path in hr}):
-        near = [path for path in others if path.parent.relative_to(folder) == place]
-        matches |= _by_name([path for path in hr if path.parent.relative_to(hr_folder) == place], near, folder)
+    near = _by_folder(others, folder)
+    for place, ours in _by_folder(hr, hr_folder).items():
+        matches |= _by_name(ours, near[place], folder)
     names = Counter(path.stem for path in hr)
     ours = [path for path in hr if path not in matches and names[path.stem] == 1]
     return matches | _by_name(ours, sorted({*others} - {*matches.values()}), folder)
+
+
+def _by_folder(paths: list[Path], folder: Path) -> defaultdict[Path, list[Path]]:
+    """The files by the folder below `folder` that they lie in."""
+    found = defaultdict(list)
+    for path in paths:
+        found[path.parent.relative_to(folder)].append(path)
+    return found
 
 
 def _by_name(hr: list[Path], others: list[Path], folder: Path) -> dict[Path, Path]:

@@ -158,7 +158,7 @@ def promote(
     try:
         check_version(store, version)
     except InputError:  # it is not all there, or was taken for abandoned while it was written
-        names = [*parse_manifest(data, str(bundle / MANIFEST)), MANIFEST]
+        names = [*parse_manifest(data, bundle / MANIFEST), MANIFEST]
         _upload(store, version, bundle, names, step)
         check_version(store, version)
     step("uploaded")

@@ -137,18 +137,17 @@ def plan(inputs: Sequence[Place], out: Place, kind: str = "") -> list[Job]:
 
 def _jobs(source: Place, out: Place, suffix: str) -> Iterator[Job]:
     """What is to be done with a file, or with the pictures of a folder."""
+    inside = _is_below(out, source)
     if not _is_folder(source):
         name = source.name if isinstance(source, Path) else PurePosixPath(source.key).name
         yield Job(_known(source), _target(out, Path(name), suffix))
     elif _same(source, out):
         raise InputError(f"{out}: is the folder of the pictures themselves; choose another for --out")
     elif isinstance(source, Path):
-        inside = _is_below(out, source)
         for path in find_images(source, LOOKED_FOR):
             if not (inside and _is_below(path, out)):
                 yield Job(path, _target(out, path.relative_to(source), suffix))
     else:
-        inside = _is_below(out, source)
         for found in source.objects():
             name = found.name_in(source)
             hidden = any(part.startswith(".") and part.strip(".") for part in name.split("/"))
