@@ -47,6 +47,7 @@ Profile = Literal[
     "fine-tune",
     "champion",
     "champion-2",
+    "champion-3",
     "champion-jpeg",
     "small",
     "loupe",

@@ -7,7 +7,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --store DIR
                            [--licences FILE] [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
-                           [--work .cache/champion] [--minutes N]
+                           [--work .cache/champion] [--minutes N] [--pack FILE | --trained DIR]
 
   --photos    photographs, lossless; a fifth of them, chosen by content, is held out
   --products  product images: as `loupe ingest` takes them
@@ -16,16 +16,19 @@ usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --st
               a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
   --profile   the recipe: champion (two CPU cores, two and a half hours), champion-2 or champion-jpeg, which go on from
-              what ships, or loupe (a GPU)
+              what it makes, or champion-3 (a GPU)
   --set       changes the recipe, as in `loupe profile`
   --work      where clone and data are; kept, so that the next call goes on
   --minutes   stops after so long; call again to go on
+  --pack      stops before training and writes a tar file of all that it needs, for a machine with a GPU:
+              scripts/train-apart.sh, which is in it, trains there
+  --trained   the folder that train-apart.sh filled: goes on with what was trained, or from its checkpoint
 TEXT
 }
 wrong() { usage >&2; exit 2; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 products=() changes=(--set 'photos={path: ../photos}')
+photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 pack='' trained='' products=() changes=(--set 'photos={path: ../photos}')
 while (($#)); do
   [[ $1 != --help ]] || { usage; exit 0; }
   (($# > 1)) || wrong
@@ -39,6 +42,8 @@ while (($#)); do
     --set) changes+=(--set "$2") ;;
     --work) work=$2 ;;
     --minutes) minutes=$2 ;;
+    --pack) pack=$(realpath -m "$2") ;;
+    --trained) trained=$(realpath -e "$2") ;;
     *) wrong ;;
   esac
   shift 2
@@ -47,6 +52,7 @@ done
 photos=$(realpath -e "$photos") store=$(realpath -m "$store")
 for number in "${!products[@]}"; do products[number]=$(realpath -e "${products[number]}"); done
 
+[[ ! $trained ]] || compgen -G "$trained/trained.tar.*" > /dev/null || fail "$trained: holds nothing from train-apart.sh"
 [[ ! $benchmarks ]] || compgen -G "$benchmarks/*/HR" > /dev/null || fail "$benchmarks: holds no Set5/HR or the like"
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
@@ -74,6 +80,27 @@ if [[ ! -e ../ready ]]; then
   [[ ! $licences ]] || cp "$licences" data/LICENCES.md
   commit "Data and recipe of the champion"
   touch ../ready
+fi
+
+if [[ $trained ]]; then
+  rm -rf ../trained && mkdir ../trained
+  cat "$trained"/trained.tar.* | tar -x --no-same-owner -C ../trained || fail "$trained: not whole; copy it again"
+  rm -rf runs && mv ../trained/runs runs
+  if [[ -d ../trained/models ]]; then
+    dvc repro patch-index
+    rm -rf models && mv ../trained/models models
+    mkdir -p metrics/train && mv ../trained/metrics/train/curves.csv metrics/train/
+    dvc commit -f train
+  fi
+fi
+if [[ $pack ]]; then
+  dvc repro validate
+  init=$(python -c 'from loupe.params import load_params; print(load_params().train.init or "")')
+  { git ls-files params.yaml scripts/train-apart.sh src ':!src/loupe/seed'; ls -d data/photos data/products runs $init 2> /dev/null || true; } |
+    tar -chf "$pack.part" -T -
+  mv "$pack.part" "$pack"
+  echo "$pack: there, unpack it and call scripts/train-apart.sh"
+  exit
 fi
 
 timeout "${minutes}m" dvc repro & child=$! # 0: for ever. It makes a process group, and hands a signal to all in it

@@ -1,6 +1,8 @@
 """scripts/champion.sh: from two folders of pictures to a release store, also after it was ended on the way."""
 
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     command += ["--licences", str(tmp_path / "licences.md"), "--benchmarks", str(tmp_path / "benchmarks")]
     command += ["--products", str(tmp_path / "packshots"), "--store", str(tmp_path / "store"), "--profile", "smoke"]
     gate = LENIENT | {"min_images": "2"}
-    changes = ["valid_share=0.5", "package.int8=false", *(f"promotion.{key}={value}" for key, value in gate.items())]
+    changes = ["valid_share=0.5", "package.int8=false", "train.steps=400", *(f"promotion.{key}={value}" for key, value in gate.items())]
     for change in changes:
         command += ["--set", change]
     short = subprocess.run(
@@ -36,9 +38,32 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     )
     assert short.returncode == 124, short.stdout + short.stderr
     assert "the same command goes on from here" in short.stderr
-    said = project.run(*command)
     assert "taken in" in short.stdout
-    assert "taken in" not in said, "the second call goes on"
+    # packed for a machine that has neither DVC nor git, where it is ended once more, and goes on
+    project.run(*command, "--pack", str(tmp_path / "pack.tar"))
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "pack.tar", "-C", apart], check=True)
+    assert not (apart / "src/loupe/seed").exists()
+    results = str(tmp_path / "results")
+    train = ["scripts/train-apart.sh", results]
+    with subprocess.Popen(train, cwd=apart, env=project.environment, stderr=subprocess.PIPE, text=True) as ended:
+        while not (apart / "runs").exists() and ended.poll() is None:
+            time.sleep(0.05)
+        ended.terminate()
+        said = ended.communicate()[1]
+    assert ended.returncode == 143, said
+    assert f"{results}: a checkpoint" in said
+    assert project.run(*command, "--trained", results, "--pack", str(tmp_path / "pack.tar")).count("taken in") == 0
+    shutil.rmtree(apart)
+    apart.mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "pack.tar", "-C", apart], check=True)
+    whole = subprocess.run(train, cwd=apart, env=project.environment, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "going on from step" in whole.stdout
+    said = project.run(*command, "--trained", results)
+    assert "Running stage 'train'" not in said
+    assert "Running stage 'evaluate'" in said
     store = open_store(tmp_path / "store")
     event = read_alias(store, "production")
     assert event is not None

@@ -35,31 +35,40 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure is for line searches
-        """Move every kernel that has a gradient."""
+        """Move every kernel that has a gradient.
+
+        Those of one shape are one stack: a GPU would wait longer for a thousand small products than it computes.
+        """
         for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = {}
             for kernel in group["params"]:
                 if kernel.grad is None:
                     continue
                 state = self.state[kernel]
                 if not state:
                     state["mean"] = torch.zeros_like(kernel)
-                state["mean"].lerp_(kernel.grad, 1 - group["momentum"])
-                matrix = kernel.grad.lerp(state["mean"], group["momentum"]).flatten(1)
-                update = orthogonal(matrix) * (RMS * max(matrix.shape) ** 0.5)
-                kernel.sub_(update.view(kernel.shape), alpha=group["lr"])
+                alike.setdefault(kernel.shape, []).append((kernel, kernel.grad, state["mean"]))
+            for shape, found in alike.items():
+                kernels, gradients, means = (list(tensors) for tensors in zip(*found, strict=True))
+                torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+                ahead = torch._foreach_lerp(gradients, means, group["momentum"])
+                updates = orthogonal(torch.stack(ahead).flatten(2))
+                rate = group["lr"] * RMS * max(updates.shape[1:]) ** 0.5
+                torch._foreach_sub_(kernels, updates.view(-1, *shape).unbind(), alpha=rate)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values brought to about one (0.7 to 1.2), by Newton-Schulz iterations.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices with their singular values brought to about one (0.7 to 1.2), by Newton-Schulz iterations.
 
     Args:
-        matrix: float [rows, columns]; singular values below some hundredth of its norm come out smaller, zero stays.
+        matrices: float [..., rows, columns]; singular values below some hundredth of a matrix's norm come out smaller,
+            zero stays.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
+    if matrices.shape[-2] > matrices.shape[-1]:
+        return orthogonal(matrices.mT).mT
     a, b, c = COEFFICIENTS
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
+    x: Tensor = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x

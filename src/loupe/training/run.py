@@ -57,6 +57,7 @@ CODE = ("imaging", "models", "patches", "training")  # packages whose code shape
 # in the processor's cache, and memory is a fraction (loupe bench train).
 PART_PIXELS = 20_000
 CHECKPOINT_SECONDS = 60.0
+Batch = tuple[Pixels, Pixels] | tuple[Tensor, Tensor]  # low and high resolution, uint8 [N, H, W, 3]
 COMPILE_MODES = ("default", "reduce-overhead")  # PyTorch's names; the second replays CUDA graphs
 
 
@@ -414,27 +415,29 @@ class TrainingRun:
 class Ahead:
     """Batches by step; a thread makes the next one while a GPU computes."""
 
-    def __init__(self, batches: PatchBatches) -> None:
+    def __init__(self, batches: PatchBatches | ResidentPool) -> None:
         self._batches = batches
         self._thread = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[tuple[Pixels, Pixels]]] | None = None
+        self._next: tuple[int, Future[Batch]] | None = None
 
-    def batch_at(self, step: int) -> tuple[Pixels, Pixels]:
+    def batch_at(self, step: int) -> Batch:
         """See PatchBatches."""
         waiting = self._next
-        future = waiting[1] if waiting and waiting[0] == step else self._thread.submit(self._batches.batch_at, step)
+        future = waiting[1] if waiting and waiting[0] == step else self._submit(step)
         pair = future.result()
-        self._next = (step + 1, self._thread.submit(self._batches.batch_at, step + 1))
+        self._next = (step + 1, self._submit(step + 1))
         return pair
 
+    def _submit(self, step: int) -> Future[Batch]:
+        return self._thread.submit(self._batches.batch_at, step)
 
-def feed(batches: PatchBatches, strategy: Strategy, device: torch.device) -> PatchBatches | ResidentPool | Ahead:
-    """Where batches come from: a GPU's own memory if the decoded pictures fit there; to a CPU as they are."""
+
+def feed(batches: PatchBatches, strategy: Strategy, device: torch.device) -> PatchBatches | Ahead:
+    """Where batches come from: to a GPU ahead of time, from its own memory if the decoded pictures fit there."""
     if device.type != "cuda":
         return batches
-    if strategy.name != "random" and fits(batches.index, device):
-        return ResidentPool(batches, device)
-    return Ahead(batches)
+    resident = strategy.name != "random" and fits(batches.index, device)
+    return Ahead(ResidentPool(batches, device) if resident else batches)
 
 
 def _initial(config: dict[str, Any], init: str | None) -> RDN:
