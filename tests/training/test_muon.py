@@ -5,6 +5,8 @@ import torch
 
 from loupe.training.muon import Muon, orthogonal
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 72), (72, 16), (1, 9)])
 def test_singular_values_come_out_alike(shape: tuple[int, int]) -> None:
@@ -26,18 +28,19 @@ def test_no_gradient_moves_nothing() -> None:
     assert (kernel == 1).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_it_steps_as_pytorchs_does_on_the_same_matrices(memory: torch.memory_format) -> None:
+def test_it_steps_as_pytorchs_does_on_the_same_matrices(memory: torch.memory_format, device: str) -> None:
     draws = torch.Generator().manual_seed(1)
     shapes = [(8, 4, 3, 3), (8, 6, 1, 1), (8, 4, 3, 3), (64, 2, 3, 3)]  # two alike, and a tall one
-    starts = [torch.randn(shape, generator=draws) for shape in shapes]
+    starts = [torch.randn(shape, generator=draws).to(device) for shape in shapes]
     kernels = [torch.nn.Parameter(start.clone(memory_format=memory)) for start in starts]
     matrices = [torch.nn.Parameter(start.flatten(1).clone()) for start in starts]
     ours = Muon(kernels, 0.01)
     theirs = torch.optim.Muon(matrices, 0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     for _ in range(5):
         for kernel, matrix in zip(kernels, matrices, strict=True):
-            gradient = torch.randn(kernel.shape, generator=draws)
+            gradient = torch.randn(kernel.shape, generator=draws).to(device)
             kernel.grad, matrix.grad = gradient.clone(memory_format=memory), gradient.flatten(1)
         ours.step()
         theirs.step()

@@ -20,13 +20,12 @@ class AveragedNetwork:
 
     def __init__(self, trained: RDN, decay: float) -> None:
         self.network = copy.deepcopy(trained).eval().requires_grad_(False)
-        self._trained = trained
         self._decay = decay
+        self._weights: list[Tensor] = list(self.network.parameters())
+        self._trained: list[Tensor] = list(trained.parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the trained weights after step `step` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        averaged: list[Tensor] = list(self.network.parameters())
-        trained: list[Tensor] = list(self._trained.parameters())
-        torch._foreach_lerp_(averaged, trained, 1 - decay)
+        torch._foreach_lerp_(self._weights, self._trained, 1 - decay)

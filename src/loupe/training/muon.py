@@ -9,7 +9,7 @@ update about the same size, so that rare directions learn as fast as common ones
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -32,13 +32,11 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, kernels: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(kernels, {"lr": lr, "momentum": momentum})
+        self._recorded: dict[torch.Size, Recorded] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure is for line searches
-        """Move every kernel that has a gradient.
-
-        Those of one shape are one stack: a GPU would wait longer for a thousand small products than it computes.
-        """
+        """Move every kernel that has a gradient; those of one shape as one stack."""
         for group in self.param_groups:
             alike: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = {}
             for kernel in group["params"]:
@@ -52,9 +50,46 @@ class Muon(torch.optim.Optimizer):
                 kernels, gradients, means = (list(tensors) for tensors in zip(*found, strict=True))
                 torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, means, group["momentum"])
-                updates = orthogonal(torch.stack(ahead).flatten(2))
+                updates = self._orthogonal(torch.stack(ahead).flatten(2))
                 rate = group["lr"] * RMS * max(updates.shape[1:]) ** 0.5
                 torch._foreach_sub_(kernels, updates.view(-1, *shape).unbind(), alpha=rate)
+
+    def _orthogonal(self, matrices: Tensor) -> Tensor:
+        if not matrices.is_cuda:
+            return orthogonal(matrices)
+        recorded = self._recorded.get(matrices.shape)
+        if recorded is None:
+            recorded = self._recorded[matrices.shape] = Recorded(orthogonal, matrices)
+        return recorded(matrices)
+
+
+class Recorded:
+    """A function of one tensor on a GPU, as a CUDA graph: it is started as one, for its many small steps take longer to
+    start than to compute. The next call overwrites the result.
+
+    Args:
+        function: computes on the device only.
+        example: of the shape that each call will have.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], example: Tensor) -> None:
+        self._argument = torch.zeros_like(example)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(example.device):
+            now = torch.cuda.current_stream()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(now)
+            with torch.cuda.stream(aside):
+                function(self._argument)  # the libraries take their memory before they are recorded
+            now.wait_stream(aside)
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # another thread makes batches
+                self._result = function(self._argument)
+
+    def __call__(self, argument: Tensor) -> Tensor:
+        """The function of `argument`."""
+        self._argument.copy_(argument)
+        self._graph.replay()
+        return self._result
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

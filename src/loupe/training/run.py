@@ -266,6 +266,7 @@ class TrainingRun:
         optimizers = _optimizers(network, recipe, fabric.device)
         self._network, *self._optimizers = fabric.setup(cast(RDN, compiled), *optimizers)
         self._plain_network = network
+        self._weights = list(network.parameters())
         self.averaged = AveragedNetwork(network, recipe.ema)
         self._best = self._average()
         batches = PatchBatches(
@@ -394,8 +395,11 @@ class TrainingRun:
 
     def _gradient_norm(self) -> Tensor:
         """Norm of all gradients; they are clipped if the recipe says so. Equal on all processes."""
-        limit = self._recipe.clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(self._plain_network.parameters(), limit)
+        gradients = [weights.grad for weights in self._weights if weights.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._recipe.clip:
+            torch.nn.utils.clip_grads_with_norm_(self._weights, self._recipe.clip, norm)
+        return norm
 
     def _sum(self, values: Tensor) -> Tensor:
         if self._fabric.world_size == 1:
