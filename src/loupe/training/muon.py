@@ -9,10 +9,14 @@ update about the same size, so that rare directions learn as fast as common ones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from loupe.training.graphs import Recorded
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's: they rise steeply from zero, where most singular values are
 ITERATIONS = 5
@@ -32,64 +36,52 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, kernels: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(kernels, {"lr": lr, "momentum": momentum})
-        self._recorded: dict[torch.Size, Recorded] = {}
+        self._recorded: dict[tuple[int, ...], Recorded] = {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with another run's momentum."""
+        super().load_state_dict(state_dict)
+        self._recorded.clear()  # it moves the tensors that were there before
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure is for line searches
-        """Move every kernel that has a gradient; those of one shape as one stack."""
+        """Move every kernel that has a gradient."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = {}
-            for kernel in group["params"]:
-                if kernel.grad is None:
-                    continue
-                state = self.state[kernel]
-                if not state:
-                    state["mean"] = torch.zeros_like(kernel)
-                alike.setdefault(kernel.shape, []).append((kernel, kernel.grad, state["mean"]))
-            for shape, found in alike.items():
-                kernels, gradients, means = (list(tensors) for tensors in zip(*found, strict=True))
-                torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-                ahead = torch._foreach_lerp(gradients, means, group["momentum"])
-                updates = self._orthogonal(torch.stack(ahead).flatten(2))
-                rate = group["lr"] * RMS * max(updates.shape[1:]) ** 0.5
-                torch._foreach_sub_(kernels, updates.view(-1, *shape).unbind(), alpha=rate)
-
-    def _orthogonal(self, matrices: Tensor) -> Tensor:
-        if not matrices.is_cuda:
-            return orthogonal(matrices)
-        recorded = self._recorded.get(matrices.shape)
-        if recorded is None:
-            recorded = self._recorded[matrices.shape] = Recorded(orthogonal, matrices)
-        return recorded(matrices)
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+            if not kernels:
+                continue
+            for kernel in kernels:
+                if not self.state[kernel]:
+                    self.state[kernel]["mean"] = torch.zeros_like(kernel)
+            means = [self.state[kernel]["mean"] for kernel in kernels]
+            move = partial(_move, kernels, means, group["momentum"])
+            arguments = [torch.full((), group["lr"], device=means[0].device), *(kernel.grad for kernel in kernels)]
+            if not means[0].is_cuda:
+                move(*arguments)
+                continue
+            key = tuple(map(id, kernels))
+            if key not in self._recorded:
+                self._recorded[key] = Recorded(move, arguments, partial(_try, kernels))
+            self._recorded[key](*arguments)
 
 
-class Recorded:
-    """A function of one tensor on a GPU, as a CUDA graph: it is started as one, for its many small steps take longer to
-    start than to compute. The next call overwrites the result.
+def _move(kernels: list[Tensor], means: list[Tensor], momentum: float, lr: Tensor, *gradients: Tensor) -> None:
+    """One step. Kernels of one shape are one stack."""
+    torch._foreach_lerp_(means, gradients, 1 - momentum)
+    ahead = torch._foreach_lerp(gradients, means, momentum)
+    alike: dict[torch.Size, list[int]] = {}
+    for number, kernel in enumerate(kernels):
+        alike.setdefault(kernel.shape, []).append(number)
+    for shape, numbers in alike.items():
+        updates = orthogonal(torch.stack([ahead[number] for number in numbers]).flatten(2))
+        updates = updates * (lr * (RMS * max(updates.shape[1:]) ** 0.5))
+        torch._foreach_sub_([kernels[number] for number in numbers], updates.view(-1, *shape).unbind())
 
-    Args:
-        function: computes on the device only.
-        example: of the shape that each call will have.
-    """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], example: Tensor) -> None:
-        self._argument = torch.zeros_like(example)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(example.device):
-            now = torch.cuda.current_stream()
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(now)
-            with torch.cuda.stream(aside):
-                function(self._argument)  # the libraries take their memory before they are recorded
-            now.wait_stream(aside)
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # another thread makes batches
-                self._result = function(self._argument)
-
-    def __call__(self, argument: Tensor) -> Tensor:
-        """The function of `argument`."""
-        self._argument.copy_(argument)
-        self._graph.replay()
-        return self._result
+def _try(kernels: list[Tensor]) -> None:
+    """The same work on copies."""
+    copies = [kernel.clone() for kernel in kernels]
+    _move(copies, [copy.clone() for copy in copies], 0.5, torch.zeros((), device=copies[0].device), *copies)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ from loupe.patches.resident import ResidentPool, fits
 from loupe.training.checkpoint import Checkpoints, key_of
 from loupe.training.ema import AveragedNetwork
 from loupe.training.follow import CurvePoint, Follower, write_curves
+from loupe.training.graphs import Recorded
 from loupe.training.guard import DivergedError, Guard
 from loupe.training.losses import LOSSES
 from loupe.training.memory import keep_freed_memory
@@ -254,6 +255,7 @@ class TrainingRun:
         self.progress = Progress()
         self.stopping = False
         self._fabric, self._recipe, self._index, self._plain = fabric, recipe, index, plain
+        self._luma = torch.tensor([65.481, 128.553, 24.966], device=fabric.device) / 255
         size = recipe.batch // world
         self._part = size if plain else part_size(size, index.patch, fabric.device)
         self._guard = Guard(recipe.loss)
@@ -262,7 +264,9 @@ class TrainingRun:
         if not plain:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         mode = None if plain else compile_mode(fabric.device)
-        compiled = network if mode is None else torch.compile(network, mode=mode)
+        compiled = network if mode is None else torch.compile(network)
+        self._graphs = mode == "reduce-overhead" and fabric.device.type == "cuda" and world == 1
+        self._recorded: Recorded | None = None
         optimizers = _optimizers(network, recipe, fabric.device)
         self._network, *self._optimizers = fabric.setup(cast(RDN, compiled), *optimizers)
         self._plain_network = network
@@ -286,9 +290,12 @@ class TrainingRun:
                 group["lr"] = rate
         lr, hr = self._feed.batch_at(progress.step)
         with _memory_advice(self._part, recipe.batch, self._index.patch):
-            totals = self._gradients(lr, hr, asked)
+            figures = self._record(lr, hr) if self._graphs else self._gradients(lr, hr)
+        if asked:
+            figures[2] = 1.0
+        if self._fabric.world_size > 1:
+            figures = torch.cat([self._sum(figures[:3]) / self._fabric.world_size, figures[3:]])
         loss: float
-        figures = torch.cat([totals, self._gradient_norm()[None]])
         loss, error, stopping, norm = figures.tolist()  # a GPU is waited for once
         self.stopping = stopping > 0
         try:
@@ -371,14 +378,24 @@ class TrainingRun:
         network.load_state_dict(self._best)
         return network
 
-    def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor, asked: bool) -> Tensor:
-        """Gradients of one batch, part by part; means over all processes of loss, squared luma error and `asked`."""
+    def _record(self, lr: Pixels | Tensor, hr: Pixels | Tensor) -> Tensor:
+        """`_gradients` as a CUDA graph."""
+        device = self._fabric.device
+        batch = [pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels).to(device) for pixels in (lr, hr)]
+        if self._recorded is None:
+            self._recorded = Recorded(self._gradients, batch, lambda: self._gradients(*batch))
+        return cast(Tensor, self._recorded(*batch))
+
+    def _gradients(self, lr: Pixels | Tensor, hr: Pixels | Tensor) -> Tensor:
+        """Gradients of one batch, part by part: those of all processes, clipped if the recipe says so.
+
+        Returns:
+            float [4]: loss and squared luma error of this process, zero, the norm of the gradients before clipping.
+        """
         device = self._fabric.device
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(3, device=device)
-        if asked:
-            totals[2] = 1.0
         for start in range(0, len(lr), self._part):
             part = slice(start, start + self._part)
             share = len(lr[part]) / len(lr)
@@ -390,16 +407,16 @@ class TrainingRun:
                 prediction = self._network(low)
                 loss = self._loss(prediction, high) * share
                 self._fabric.backward(loss)
-            totals[:2] += torch.stack([loss.detach(), share * _luma_error(prediction.detach(), high)])
-        return self._sum(totals) / self._fabric.world_size
-
-    def _gradient_norm(self) -> Tensor:
-        """Norm of all gradients; they are clipped if the recipe says so. Equal on all processes."""
+            totals[:2] += torch.stack([loss.detach(), share * self._luma_error(prediction.detach(), high)])
         gradients = [weights.grad for weights in self._weights if weights.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self._recipe.clip:
             torch.nn.utils.clip_grads_with_norm_(self._weights, self._recipe.clip, norm)
-        return norm
+        return torch.cat([totals, norm[None]])
+
+    def _luma_error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of luma, in units of the range, of [N, 3, H, W]; not rounded or shaved: for a curve."""
+        return torch.einsum("nchw,c->nhw", prediction.float() - target, self._luma).square().mean()
 
     def _sum(self, values: Tensor) -> Tensor:
         if self._fabric.world_size == 1:
@@ -476,12 +493,6 @@ def _optimizers(network: RDN, recipe: Recipe, device: torch.device) -> list[torc
         (hidden if for_muon else rest).append(parameter)
     adam = torch.optim.Adam(rest, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=device.type == "cuda")
     return [adam, Muon(hidden, recipe.lr)] if hidden else [adam]
-
-
-def _luma_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of luma, in units of the range, of float [N, 3, H, W]; not rounded or shaved: for a curve."""
-    weights = torch.tensor([65.481, 128.553, 24.966], device=target.device) / 255
-    return torch.einsum("nchw,c->nhw", prediction.float() - target, weights).square().mean()
 
 
 def part_size(size: int, patch: int, device: torch.device) -> int:
