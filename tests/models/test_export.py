@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.conftest import picture
 
-from loupe.models.export import halo, to_onnx
+from loupe.models.export import compact, halo, to_onnx
 from loupe.models.inference import super_resolve
 from loupe.models.onnx import OnnxModel
 from loupe.models.rdn import RDN, Residual
-from loupe.models.weights import ModelError
+from loupe.models.weights import ModelError, rounded
 
 
 def network(residual: Residual = "bicubic", scale: int = 2) -> RDN:
@@ -51,6 +51,21 @@ def test_onnx_equals_pytorch_within_a_level_on_any_size(
         off += int((difference > 0).sum())
         samples += difference.size
     assert off < samples / 1000, "a rounding turned over now and then, and nothing else"
+
+
+def test_a_compact_file_computes_the_same_bytes_from_half_the_space(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    made = RDN(D=2, C=2, G=32, G0=32, residual="bicubic").eval()
+    torch.nn.init.normal_(made.output.weight, 0, 0.3)
+    assert compact(to_onnx(made)).ByteSize() > 0.9 * to_onnx(made).ByteSize(), "float32 weights stay what they are"
+    made.load_state_dict(rounded(made.state_dict()))
+    small = compact(to_onnx(made))
+    assert small.ByteSize() < 0.6 * to_onnx(made).ByteSize()
+    (tmp_path / "small.onnx").write_bytes(small.SerializeToString())
+    pixels = picture(5)
+    np.testing.assert_array_equal(
+        OnnxModel(tmp_path / "small.onnx")(pixels), stored(made, tmp_path / "model.onnx")(pixels)
+    )
 
 
 def test_gray_goes_through_as_in_pytorch(tmp_path: Path) -> None:

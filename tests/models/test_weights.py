@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from loupe.models.weights import ModelError, build_network, describe, load_network, save_network
+from loupe.models.weights import ModelError, build_network, describe, load_network, rounded, save_network
 
 CONFIG = {"name": "rdn", "D": 2, "C": 2, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
 
@@ -23,6 +23,23 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_file(tmp_path / "model.safetensors").keys() == network.state_dict().keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     assert describe(tmp_path)["label"] == "RDN D2 C2 G4"
+
+
+def test_rounded_weights_take_half_the_space_and_come_back_the_same(tmp_path: Path) -> None:
+    network = build_network({**CONFIG, "G": 32, "G0": 32})
+    save_network(tmp_path / "whole", network, {**CONFIG, "G": 32, "G0": 32})
+    half = rounded(network.state_dict())
+    for name, tensor in network.state_dict().items():
+        assert half[name].dtype == torch.float32
+        torch.testing.assert_close(half[name], tensor, rtol=2**-11, atol=2**-25)
+    network.load_state_dict(half)
+    save_network(tmp_path / "half", network, {**CONFIG, "G": 32, "G0": 32})
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.55 * sizes[1]
+    loaded = load_network(tmp_path / "half").state_dict()
+    for name, tensor in half.items():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], tensor)
 
 
 def test_missing_damaged_and_foreign_models(tmp_path: Path) -> None:

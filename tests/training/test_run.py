@@ -35,7 +35,7 @@ from loupe.patches.index import PatchIndex
 from loupe.patches.resident import pool_bytes
 from loupe.training.guard import DivergedError
 from loupe.training.losses import LOSSES
-from loupe.training.run import Ahead, Recipe, feed, part_size, prepare, train
+from loupe.training.run import COMPILE_MODES, Ahead, Recipe, feed, part_size, prepare, train
 from loupe.training.validation import CROPS, GAP, crops, validate
 
 MakeIndex = Callable[..., PatchIndex]
@@ -63,6 +63,11 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def fabric() -> Fabric:
     return prepare()
+
+
+def near(fabric: Fabric) -> float:
+    """By how much losses may differ where the order of sums does."""
+    return 1e-4 if fabric.device.type == "cpu" else 5e-3  # bfloat16
 
 
 def run(
@@ -145,7 +150,7 @@ def test_the_best_validation_is_kept(fabric: Fabric, make_index: MakeIndex, tmp_
     scores = curves["valid_psnr_y"].to_list()
     assert max(scores) > scores[-1]
     ((_, psnr_y),) = validate(network, index, [3], LOSSES["mse"])
-    assert psnr_y == pytest.approx(max(scores), abs=1e-4)
+    assert psnr_y == pytest.approx(max(scores), abs=1e-3)  # its weights are rounded
 
 
 def test_it_stops_early_when_the_validation_loss_has_converged(
@@ -239,16 +244,16 @@ def test_parts_of_a_batch_give_the_same_training(
     whole, curves = run(fabric, index, tmp_path / "whole")
     monkeypatch.setenv("LOUPE_PART", "3")  # parts of unequal size
     parts, of_parts = run(fabric, index, tmp_path / "parts")
-    np.testing.assert_allclose(of_parts["train_loss"], curves["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(of_parts["train_loss"], curves["train_loss"], rtol=near(fabric))
     for name, tensor in whole.state_dict().items():
-        torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=0.02, atol=2e-3)
+        torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=0.02, atol=20 * near(fabric))
 
 
 def test_the_plain_path_gives_the_same_training(fabric: Fabric, make_index: MakeIndex, tmp_path: Path) -> None:
     index = make_index()
     _, ours = run(fabric, index, tmp_path / "ours")
     _, plain = run(fabric, index, tmp_path / "plain", plain=True)
-    np.testing.assert_allclose(ours["train_loss"], plain["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(ours["train_loss"], plain["train_loss"], rtol=near(fabric))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU torch.compile needs a C++ compiler")
@@ -259,10 +264,11 @@ def test_compiled_training_gives_the_same_losses(
     # mse: where flat pixels are met exactly, the slope of l1 hangs on the last bit
     recipe = dataclasses.replace(RECIPE, steps=6, validate_every=2, loss="mse")
     trained, eager = run(fabric, index, tmp_path / "eager", recipe)
-    monkeypatch.setenv("LOUPE_COMPILE", "default")
-    compiled, found = run(fabric, index, tmp_path / "compiled", recipe)
-    np.testing.assert_allclose(found["train_loss"], eager["train_loss"], rtol=1e-4)
-    assert compiled.state_dict().keys() == trained.state_dict().keys()  # no wrapper's prefix
+    for mode in COMPILE_MODES[: 1 if fabric.device.type == "cpu" else 2]:
+        monkeypatch.setenv("LOUPE_COMPILE", mode)
+        compiled, found = run(fabric, index, tmp_path / mode, recipe)
+        np.testing.assert_allclose(found["train_loss"], eager["train_loss"], rtol=near(fabric))
+        assert compiled.state_dict().keys() == trained.state_dict().keys()  # no wrapper's prefix
     monkeypatch.setenv("LOUPE_COMPILE", "fast")
     with pytest.raises(InputError, match=r"LOUPE_COMPILE=fast: set it to off or one of default, reduce-overhead"):
         run(fabric, index, tmp_path / "compiled", recipe)

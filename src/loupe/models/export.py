@@ -70,6 +70,27 @@ def to_onnx(network: RDN) -> ModelProto:
     return model
 
 
+def compact(model: ModelProto) -> ModelProto:
+    """The same model in half the space: weights that half precision holds exactly are stored so.
+
+    Runtimes widen them once, as they load the file; all is computed in float32 as before.
+    """
+    small = ModelProto()
+    small.CopyFrom(model)
+    widen = []
+    for tensor in small.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if values.dtype == np.float32 and values.size > 1 and np.array_equal(half.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            widen.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.wide", to=TensorProto.FLOAT))
+    for node in reversed(widen):
+        small.graph.node.insert(0, node)
+    checker.check_model(small, full_check=True)
+    return small
+
+
 def _network(graph: _Graph, network: RDN, x: str) -> str:
     """`RDN.forward`, line by line."""
     shallow = graph.conv(FIRST, x)

@@ -36,7 +36,7 @@ from loupe.evaluation.summary import gain as gain_over
 from loupe.imaging.files import atomic_file, atomic_folder, write_png
 from loupe.imaging.metrics import luma32
 from loupe.imaging.resize import Pixels, upscale
-from loupe.models.export import halo, to_onnx
+from loupe.models.export import compact, halo, to_onnx
 from loupe.models.inference import choose_device, super_resolve
 from loupe.models.int8 import quantised
 from loupe.models.onnx import OnnxModel
@@ -104,7 +104,7 @@ def write_bundle(folder: Path, source: Source, pairs: Iterable[Pair], int8: Limi
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(source.model / name, out / name)
         exported = to_onnx(network)
-        (out / ONNX).write_bytes(exported.SerializeToString(deterministic=True))
+        (out / ONNX).write_bytes(compact(exported).SerializeToString(deterministic=True))
         variant: OnnxModel | None = None
         if int8 is not None:
             (out / ONNX_INT8).write_bytes(quantised(exported, _calibration(source.index)))

@@ -38,7 +38,7 @@ from loupe.imaging.degradations import Degradation
 from loupe.imaging.resize import Pixels
 from loupe.models.inference import choose_device, to_tensor
 from loupe.models.rdn import RDN
-from loupe.models.weights import build_network, load_network
+from loupe.models.weights import build_network, load_network, rounded
 from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
 from loupe.patches.resident import ResidentPool, fits
@@ -59,7 +59,7 @@ CODE = ("imaging", "models", "patches", "training")  # packages whose code shape
 PART_PIXELS = 20_000
 CHECKPOINT_SECONDS = 60.0
 Batch = tuple[Pixels, Pixels] | tuple[Tensor, Tensor]  # low and high resolution, uint8 [N, H, W, 3]
-COMPILE_MODES = ("default", "reduce-overhead")  # PyTorch's names; the second replays CUDA graphs
+COMPILE_MODES = ("default", "reduce-overhead")  # PyTorch's names; the second replays CUDA graphs, ours (graphs.py)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def train(
         plain: compute as public implementations do (contiguous tensors, the whole batch at once), to compare with.
 
     Returns:
-        The network with the averaged weights of the best validation (PSNR-Y), in evaluation mode on the CPU.
+        The network with the averaged weights of the best validation (PSNR-Y), rounded to half precision, in evaluation
+        mode on the CPU.
 
     Raises:
         InputError: what the recipe starts from does not fit, the batch cannot be shared out, memory or disk is short.
@@ -373,9 +374,9 @@ class TrainingRun:
             torch.cuda.set_rng_state(state["random"]["cuda"], self._fabric.device)
 
     def result(self) -> RDN:
-        """The network to ship."""
+        """The network to ship, its weights rounded to half precision."""
         network = self.averaged.network.cpu()
-        network.load_state_dict(self._best)
+        network.load_state_dict(rounded(self._best))
         return network
 
     def _record(self, lr: Pixels | Tensor, hr: Pixels | Tensor) -> Tensor:
@@ -506,13 +507,13 @@ def part_size(size: int, patch: int, device: torch.device) -> int:
 
 
 def compile_mode(device: torch.device) -> str | None:
-    """How `torch.compile` is to be used, None for not at all: LOUPE_COMPILE, else `default` on a GPU that it serves.
+    """How the network is compiled, None for not at all: LOUPE_COMPILE, else `reduce-overhead` on a GPU with Triton.
 
     Raises:
         InputError: LOUPE_COMPILE is none of `off` and COMPILE_MODES.
     """
     serves = device.type == "cuda" and importlib.util.find_spec("triton") is not None
-    mode = os.environ.get("LOUPE_COMPILE") or ("default" if serves else "off")
+    mode = os.environ.get("LOUPE_COMPILE") or ("reduce-overhead" if serves else "off")
     if mode not in ("off", *COMPILE_MODES):
         raise InputError(f"LOUPE_COMPILE={mode}: set it to off or one of {', '.join(COMPILE_MODES)}, or leave it out")
     return None if mode == "off" else mode
