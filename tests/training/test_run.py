@@ -150,7 +150,7 @@ def test_the_best_validation_is_kept(fabric: Fabric, make_index: MakeIndex, tmp_
     scores = curves["valid_psnr_y"].to_list()
     assert max(scores) > scores[-1]
     ((_, psnr_y),) = validate(network, index, [3], LOSSES["mse"])
-    assert psnr_y == pytest.approx(max(scores), abs=1e-3)  # its weights are rounded
+    assert psnr_y == pytest.approx(max(scores), abs=0.02)  # its weights are rounded
 
 
 def test_it_stops_early_when_the_validation_loss_has_converged(
