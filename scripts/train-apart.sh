@@ -3,10 +3,13 @@
 # which needs no network, no DVC and no git (docs/recipes.md). What comes of it goes back by `--trained`.
 set -euo pipefail
 
-[[ $# == [12] && $1 != -* ]] || { echo "usage: scripts/train-apart.sh OUT [MINUTES]   what is trained, or a checkpoint after so long" >&2; exit 2; }
+[[ $# == [12] && $1 != -* ]] || {
+  echo "usage: scripts/train-apart.sh OUT [MINUTES]   what is trained, or a checkpoint after so long" >&2
+  exit 2
+}
 out=$(realpath -m "$1") minutes=${2:-0}
 cd "$(dirname "$0")/.."
-export PYTHONPATH=$PWD/src
+export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 
 [[ -d index ]] || python3 -m loupe.stages.patch_index
 timeout "${minutes}m" python3 -m loupe.stages.train & child=$! # 0: for ever
@@ -20,5 +23,5 @@ rm -f "$out"/trained.tar.*
 found=(runs)
 [[ ! -d models ]] || found+=(models metrics/train/curves.csv)
 tar -c "${found[@]}" | split -b 15M - "$out/trained.tar." # in parts, for what carries them may limit a file's size
-[[ -d models ]] || echo "$out: a checkpoint; the same command goes on here, or elsewhere what --trained and --pack make of it" >&2
+[[ -d models ]] || echo "$out: a checkpoint; the same command goes on here, --trained and --pack elsewhere" >&2
 exit "$code"

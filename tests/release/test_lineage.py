@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from loupe.errors import InputError
+from loupe.models.weights import build_network, save_network
 from loupe.release.lineage import lineage
+
+CONFIG = {"name": "rdn", "D": 1, "C": 1, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
 
 LOCK = """\
 schema: '2.0'
@@ -34,6 +37,7 @@ def project(tmp_path: Path) -> Path:
 def test_data_and_parameters_are_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOUPE_RUN_ID", raising=False)
     monkeypatch.delenv("LOUPE_COST_USD", raising=False)
+    save_network(project / "models", build_network(CONFIG), CONFIG)
     told = lineage(project, "cpu")
     assert told["data"] == {"data/products": "dddd.dir"}
     assert told["stages"] == {
@@ -41,6 +45,9 @@ def test_data_and_parameters_are_told(project: Path, monkeypatch: pytest.MonkeyP
     }
     assert told["packages"]["torch"] and told["packages"]["onnxruntime"]
     assert (told["device"], told["run"], told["cost_usd"]) == ("cpu", None, None)
+    assert told["trained_on"] is None, "a model of before it was told"
+    save_network(project / "models", build_network(CONFIG), CONFIG, "PyTorch 3, an abacus")
+    assert lineage(project, "cpu")["trained_on"] == "PyTorch 3, an abacus"
 
 
 def test_run_and_cost_come_from_whoever_knows_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from loupe.models.rdn import RDN
 
 NETWORKS = {"rdn": RDN}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+TRAINED_ON = "trained_on"
 
 
 class ModelError(InputError):
@@ -41,16 +42,17 @@ def build_network(config: dict[str, Any]) -> RDN:
         raise ModelError(f"network {name!r}: {error}") from None
 
 
-def save_network(folder: Path, network: RDN, config: dict[str, Any]) -> None:
+def save_network(folder: Path, network: RDN, config: dict[str, Any], trained_on: str | None = None) -> None:
     """Write `network` and the `config` that builds it into `folder`, weights first.
 
     A network whose weights are all exact in half precision (`rounded`) takes half the space, and comes back the same.
+    trained_on: what the function `trained_on` is to tell; it stands in the head of the file of weights.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if all(torch.equal(tensor.half().float(), tensor) for tensor in tensors.values()):
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     with atomic_file(folder / WEIGHTS) as stream:
-        stream.write(save(tensors))
+        stream.write(save(tensors, {TRAINED_ON: trained_on} if trained_on else None))  # of two, the order would vary
     with atomic_file(folder / CONFIG) as stream:
         stream.write((json.dumps(config, indent=2) + "\n").encode())
 
@@ -83,6 +85,13 @@ def load_network(folder: Path) -> RDN:
     except RuntimeError as error:
         raise ModelError(f"{folder}: weights do not fit {CONFIG}: {str(error).splitlines()[1].strip()}") from None
     return network.eval()
+
+
+def trained_on(folder: Path) -> str | None:
+    """On what the network in `folder` was trained, such as "PyTorch 2.13.0+cpu, CPU with AVX2"; None: not told."""
+    with safe_open(folder / WEIGHTS, "pt") as stored:
+        told = (stored.metadata() or {}).get(TRAINED_ON)
+    return str(told) if told else None
 
 
 def describe(folder: Path) -> dict[str, Any]:

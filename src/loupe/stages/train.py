@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import torch
+
 from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_folder
 from loupe.models.rdn import RDN
@@ -37,7 +39,7 @@ def main() -> None:
 
     def keep(trained: RDN) -> None:
         with atomic_folder(OUT) as folder:
-            save_network(folder, trained, config)
+            save_network(folder, trained, config, machine(fabric.device))
 
     train(
         fabric,
@@ -54,6 +56,12 @@ def main() -> None:
     )
     if fabric.is_global_zero:
         print(f"{OUT}: trained; curves in {CURVES.parent}, and in {RUNS} for `tensorboard --logdir {RUNS}`")
+
+
+def machine(device: torch.device) -> str:
+    """What decides how a training rounds, apart from its code: PyTorch, and the kind of processor."""
+    cpu = f"CPU with {torch.backends.cpu.get_cpu_capability()}"
+    return f"PyTorch {torch.__version__}, {cpu if device.type == 'cpu' else torch.cuda.get_device_name(device)}"
 
 
 def git_id() -> str:
