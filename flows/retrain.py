@@ -236,13 +236,18 @@ def set_recipe(space: Workspace, profile: str, champion: Event | None) -> None:
             shutil.copyfile(space.folder / ".cache/champion" / name, space.folder / folder / name)
         space.dvc("add", "--quiet", CHAMPION.as_posix())
         changes["evaluation.champion"] = folder.as_posix()
-    if load_params(space.folder / "params.yaml").train.init:
+    params = load_params(space.folder / "params.yaml")
+    if params.train.init:
         if not champion:
             raise InputError(
                 f"profile {profile}: starts from the champion, and there is none yet; begin with the network that "
                 "ships (loupe registry seed), or take another profile"
             )
         changes["train.init"] = changes["evaluation.champion"]
+        # the recipe may be for a network of another size; it may only have more blocks than what it starts from
+        network = json.loads((space.folder / folder / NETWORK[1]).read_text())
+        network["D"] = max(network["D"], params.model.D)
+        changes |= {f"model.{key}": str(network[key]) for key in ("D", "C", "G", "G0", "residual")}
     space.loupe("profile", *(f"--set={key}={value}" for key, value in changes.items()))
 
 

@@ -36,7 +36,8 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         assert json.loads((shop.folder / "metrics/evaluate.json").read_text())["sets"].keys() == {"photos", "products"}
 
         # 2. new images arrive, of another kind; the watcher reports them, and a run begins by itself, which asks
-        shop.settings("train.init=champion", "train.steps=160", "train.validate_every=80", "retrain.new_images=1000")
+        going_on = ("train.init=champion", "model.C=1", "train.steps=160", "train.validate_every=80")  # it has C=2
+        shop.settings(*going_on, "retrain.new_images=1000")
         shop.run("dvc", "repro", "download")  # photographs, to cut pictures from
         photographs(shop.folder / "data/photos", shop.folder / "inbox", 24)
         shop.settled = shop.fingerprint()
@@ -71,6 +72,7 @@ def test_the_whole_journey(tmp_path: Path, s3: S3) -> None:
         )
         params = shop.git("show", f"retrain/{branch}:params.yaml")
         assert "init: champion/1.0.0" in params
+        assert "  C: 2" in params, "the recipe's network is the champion's"
         assert shop.is_untouched()
 
         # 5. the same images again start nothing, and a run by hand sees that nothing is new
