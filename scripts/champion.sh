@@ -7,7 +7,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --store DIR
                            [--licences FILE] [--benchmarks DIR] [--profile champion] [--set KEY=VALUE ...]
-                           [--work .cache/champion] [--minutes N] [--pack FILE | --trained DIR]
+                           [--work .cache/champion] [--minutes N] [--pack FILE] [--trained DIR]
 
   --photos    photographs, lossless; a fifth of them, chosen by content, is held out
   --products  product images: as `loupe ingest` takes them
