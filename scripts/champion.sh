@@ -15,8 +15,8 @@ usage: scripts/champion.sh --photos DIR --products DIR [--products DIR ...] --st
   --benchmarks
               a folder with Set5/HR and the like: their scores go into the model card
   --store     folder for the release store that the network is published into
-  --profile   the recipe: champion (two CPU cores, two and a half hours), champion-2 or champion-jpeg, which go on from
-              what it makes, or champion-3 (a GPU)
+  --profile   the recipe: champion (two CPU cores, two and a half hours), champion-2 and champion-jpeg, which go on from
+              versions that ship, or champion-3 (a GPU)
   --set       changes the recipe, as in `loupe profile`
   --work      where clone and data are; kept, so that the next call goes on
   --minutes   stops after so long; call again to go on
@@ -28,7 +28,8 @@ TEXT
 wrong() { usage >&2; exit 2; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 pack='' trained='' products=() changes=(--set 'photos={path: ../photos}')
+photos='' licences='' benchmarks='' store='' profile=champion work=.cache/champion minutes=0 pack='' trained=''
+products=() changes=(--set 'photos={path: ../photos}')
 while (($#)); do
   [[ $1 != --help ]] || { usage; exit 0; }
   (($# > 1)) || wrong
@@ -52,14 +53,16 @@ done
 photos=$(realpath -e "$photos") store=$(realpath -m "$store")
 for number in "${!products[@]}"; do products[number]=$(realpath -e "${products[number]}"); done
 
-[[ ! $trained ]] || compgen -G "$trained/trained.tar.*" > /dev/null || fail "$trained: holds nothing from train-apart.sh"
+[[ ! $trained ]] || compgen -G "$trained/trained.tar.*" > /dev/null ||
+  fail "$trained: holds nothing from train-apart.sh"
 [[ ! $benchmarks ]] || compgen -G "$benchmarks/*/HR" > /dev/null || fail "$benchmarks: holds no Set5/HR or the like"
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 order=$(printf '%s\n' "$photos" "${products[@]}" "$profile" "${changes[@]}")
 mkdir -p "$work"
 cd "$work"
-[[ ! -e order || $(<order) == "$order" ]] || fail "$work: was begun with other pictures or another recipe; remove it, or choose another --work"
+[[ ! -e order || $(<order) == "$order" ]] ||
+  fail "$work: was begun with other pictures or another recipe; remove it, or choose another --work"
 printf '%s\n' "$order" > order
 ln -sfn "$photos" photos
 [[ ! $benchmarks ]] || ln -sfn "$benchmarks" benchmarks
@@ -73,7 +76,8 @@ if [[ ! -e ../ready ]]; then
   dvc pull -q data.dvc
   for folder in "${products[@]}"; do
     # it ends with 1 also when some pictures are in quarantine
-    loupe ingest "$folder" --json > ../ingested.json || (($? == 1)) && [[ -s ../ingested.json ]] || fail "$folder: not taken in"
+    loupe ingest "$folder" --json > ../ingested.json || (($? == 1)) && [[ -s ../ingested.json ]] ||
+      fail "$folder: not taken in"
     echo "$folder: taken in"
   done
   loupe profile "$profile" "${changes[@]}"
@@ -82,9 +86,18 @@ if [[ ! -e ../ready ]]; then
   touch ../ready
 fi
 
-if [[ $trained ]]; then
+if [[ $pack || $trained ]]; then
+  dvc repro validate
+  # what a training depends on: its code, its recipe, its pictures
+  { git rev-parse HEAD:src && cat params.yaml data.dvc && sed -n '/^  download:/,/^  [^ d]/p' dvc.lock; } |
+    sha256sum > ../pack.id
+fi
+# what was taken before is not taken again: training may have gone on since
+if [[ $trained ]] && ! cat "$trained"/trained.tar.* | sha256sum | cmp -s - ../taken; then
   rm -rf ../trained && mkdir ../trained
   cat "$trained"/trained.tar.* | tar -x --no-same-owner -C ../trained || fail "$trained: not whole; copy it again"
+  cmp -s ../pack.id ../trained/pack.id ||
+    fail "$trained: was trained with other pictures, code or parameters than these"
   rm -rf runs && mv ../trained/runs runs
   if [[ -d ../trained/models ]]; then
     dvc repro patch-index
@@ -92,12 +105,16 @@ if [[ $trained ]]; then
     mkdir -p metrics/train && mv ../trained/metrics/train/curves.csv metrics/train/
     dvc commit -f train
   fi
+  cat "$trained"/trained.tar.* | sha256sum > ../taken
 fi
 if [[ $pack ]]; then
-  dvc repro validate
   init=$(python -c 'from loupe.params import load_params; print(load_params().train.init or "")')
-  { git ls-files params.yaml scripts/train-apart.sh src ':!src/loupe/seed'; ls -d data/photos data/products runs $init 2> /dev/null || true; } |
-    tar -chf "$pack.part" -T -
+  [[ ! $init || -d $init ]] || fail "train.init = $init: no such folder in $PWD"
+  files=(data/photos data/products)
+  [[ ! $init ]] || files+=("$init")
+  [[ ! -d runs ]] || files+=(runs)
+  { git ls-files -z params.yaml scripts/train-apart.sh src ':!src/loupe/seed' && printf '%s\0' "${files[@]}"; } |
+    tar -chf "$pack.part" --null -T - -C .. pack.id
   mv "$pack.part" "$pack"
   echo "$pack: there, unpack it and call scripts/train-apart.sh"
   exit

@@ -139,7 +139,7 @@ def promote(
     typer.echo(decision_table(decision), err=as_json)
     if dry_run or not decision.promoted:
         if alias == registry.PRODUCTION and not read_versions(opened):
-            _say("the store is empty: `loupe registry seed` would begin it with the network that comes with loupe")
+            _say("the store is empty: `loupe registry seed` would begin it with the networks that come with loupe")
         if as_json:
             typer.echo(json.dumps(decision.as_dict(), indent=2))
         raise typer.Exit(0 if decision.promoted else 1)
@@ -167,7 +167,7 @@ def promote(
 
 @app.command()
 def seed(store: Address = STORE, as_json: AsJson = False) -> None:
-    """Begin an empty store with the network that comes with loupe: what is promoted next must be better than it."""
+    """Begin an empty store with the networks that come with loupe: what is promoted next must be better than theirs."""
     from loupe.release import registry
     from loupe.release.store import open_store
 

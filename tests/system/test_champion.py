@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,13 +43,14 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     assert "taken in" in short.stdout
     # packed for a machine that has neither DVC nor git, where it is ended once more, and goes on
     project.run(*command, "--pack", str(tmp_path / "pack.tar"))
+    bare = project.environment | {"PATH": str(programs(tmp_path / "bin"))}
     apart = tmp_path / "apart"
     apart.mkdir()
     subprocess.run(["tar", "-xf", tmp_path / "pack.tar", "-C", apart], check=True)
     assert not (apart / "src/loupe/seed").exists()
     results = str(tmp_path / "results")
     train = ["scripts/train-apart.sh", results]
-    with subprocess.Popen(train, cwd=apart, env=project.environment, stderr=subprocess.PIPE, text=True) as ended:
+    with subprocess.Popen(train, cwd=apart, env=bare, stderr=subprocess.PIPE, text=True) as ended:
         while not (apart / "runs").exists() and ended.poll() is None:
             time.sleep(0.05)
         ended.terminate()
@@ -59,9 +61,18 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     shutil.rmtree(apart)
     apart.mkdir()
     subprocess.run(["tar", "-xf", tmp_path / "pack.tar", "-C", apart], check=True)
-    whole = subprocess.run(train, cwd=apart, env=project.environment, capture_output=True, text=True)
+    whole = subprocess.run(train, cwd=apart, env=bare, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert "going on from step" in whole.stdout
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (apart / "pack.id").write_text("another\n")
+    subprocess.run(["tar", "-cf", wrong / "trained.tar.aa", "pack.id", "runs", "models"], cwd=apart, check=True)
+    refused = subprocess.run(
+        [*command, "--trained", str(wrong)], cwd=project.folder, env=project.environment, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert f"{wrong}: was trained with other pictures, code or parameters" in refused.stderr
     said = project.run(*command, "--trained", results)
     assert "Running stage 'train'" not in said
     assert "Running stage 'evaluate'" in said
@@ -81,6 +92,19 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     assert "Woven by ourselves." in card
     assert "\n| EDSR-baseline | 37.99 / 0.9604 |\n" in card
     assert project.run("git", "status", "--porcelain") == "", "the project itself is as it was"
+
+
+def programs(folder: Path) -> Path:
+    """A folder for PATH: all that a machine must have to train what was packed."""
+    folder.mkdir()
+    needed = "bash cmp cp dirname env mkdir mv realpath rm rmdir sleep split tar timeout"
+    for name in needed.split():
+        found = shutil.which(name)
+        assert found, name
+        (folder / name).symlink_to(found)
+    (folder / "python3").write_text(f'#!{folder / "bash"}\nexec "{sys.executable}" "$@"\n')
+    (folder / "python3").chmod(0o755)
+    return folder
 
 
 def test_wrong_use_is_explained(tmp_path: Path) -> None:

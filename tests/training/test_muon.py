@@ -1,5 +1,7 @@
 """Muon, beside PyTorch's own, which takes matrices only."""
 
+import copy
+
 import pytest
 import torch
 
@@ -50,17 +52,23 @@ def test_it_steps_as_pytorchs_does_on_the_same_matrices(memory: torch.memory_for
         torch.testing.assert_close(moved, expected, atol=2e-3, rtol=0)  # theirs counts in bfloat16
 
 
-def test_a_run_that_goes_on_has_its_momentum() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_that_goes_on_has_its_momentum(device: str) -> None:
     draws = torch.Generator().manual_seed(2)
-    gradients = [torch.randn(4, 2, 3, 3, generator=draws) for _ in range(4)]
+    gradients = [torch.randn(4, 2, 3, 3, generator=draws).to(device) for _ in range(4)]
 
     def walk(stop: int | None) -> torch.Tensor:
-        kernel = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
+        kernel = torch.nn.Parameter(torch.zeros(4, 2, 3, 3, device=device))
         optimizer = Muon([kernel], 0.01)
         for step, gradient in enumerate(gradients):
             if step == stop:
-                state = optimizer.state_dict()
+                state = copy.deepcopy(optimizer.state_dict())
+                kernel.grad = torch.ones_like(kernel)
+                at = kernel.detach().clone()
                 optimizer = Muon([kernel], 0.5)
+                optimizer.step()  # it has a momentum of its own, which it is to forget
+                with torch.no_grad():
+                    kernel.copy_(at)
                 optimizer.load_state_dict(state)
             kernel.grad = gradient
             optimizer.step()

@@ -88,9 +88,18 @@ def load_network(folder: Path) -> RDN:
 
 
 def trained_on(folder: Path) -> str | None:
-    """On what the network in `folder` was trained, such as "PyTorch 2.13.0+cpu, CPU with AVX2"; None: not told."""
-    with safe_open(folder / WEIGHTS, "pt") as stored:
-        told = (stored.metadata() or {}).get(TRAINED_ON)
+    """On what the network in `folder` was trained, such as "PyTorch 2.13.0+cpu, CPU with AVX2"; None: not told.
+
+    Raises:
+        ModelError: the weights are missing or damaged.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as stored:
+            told = (stored.metadata() or {}).get(TRAINED_ON)
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no model here: {WEIGHTS} is missing") from None
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: the model is damaged ({error}); train or pull it again") from None
     return str(told) if told else None
 
 

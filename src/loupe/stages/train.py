@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 from pathlib import Path
-
-import torch
 
 from loupe.imaging.degradations import Degradation
 from loupe.imaging.files import atomic_folder
@@ -37,9 +36,9 @@ def main() -> None:
     config = {**dataclasses.asdict(params.model), "scale": params.scale}
     patches = params.patches
 
-    def keep(trained: RDN) -> None:
+    def keep(trained: RDN, trained_on: str) -> None:
         with atomic_folder(OUT) as folder:
-            save_network(folder, trained, config, machine(fabric.device))
+            save_network(folder, trained, config, trained_on)
 
     train(
         fabric,
@@ -58,14 +57,10 @@ def main() -> None:
         print(f"{OUT}: trained; curves in {CURVES.parent}, and in {RUNS} for `tensorboard --logdir {RUNS}`")
 
 
-def machine(device: torch.device) -> str:
-    """What decides how a training rounds, apart from its code: PyTorch, and the kind of processor."""
-    cpu = f"CPU with {torch.backends.cpu.get_cpu_capability()}"
-    return f"PyTorch {torch.__version__}, {cpu if device.type == 'cpu' else torch.cuda.get_device_name(device)}"
-
-
 def git_id() -> str:
-    """The commit that is checked out, with `-dirty` where files differ from it; empty outside a repository."""
+    """The commit that is checked out, with `-dirty` where files differ from it; empty without git or a repository."""
+    if shutil.which("git") is None:
+        return ""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -89,7 +89,7 @@ class Progress:
     """All of a run's state that is no tensor; a checkpoint holds it as a dictionary.
 
     sums: loss, squared luma error, gradient norm since the last row of the curves, over `since` steps. stalled:
-    validations since the validation loss last fell.
+    validations since the validation loss last fell. machines: what it ran on so far.
     """
 
     step: int = 0
@@ -101,6 +101,7 @@ class Progress:
     lowest_loss: float = math.inf
     stalled: int = 0
     stopped: bool = False
+    machines: list[str] = field(default_factory=list)
 
 
 class Interrupted(SystemExit):  # it is no error
@@ -153,7 +154,7 @@ def train(
     strategy: Strategy = Strategy(),  # noqa: B008  # frozen
     degradation: Degradation | None = None,
     facts: Mapping[str, str] | None = None,
-    keep: Callable[[RDN], object] = lambda trained: None,
+    keep: Callable[[RDN, str], object] = lambda trained, trained_on: None,
     plain: bool = False,
 ) -> RDN:
     """Train a network on the index's training patches, or go on with a run that was interrupted.
@@ -168,7 +169,8 @@ def train(
         strategy: which patches make a batch.
         degradation: what is done to product patches beside reducing them.
         facts: recorded in checkpoints, such as the git commit.
-        keep: stores the network, in the first process; the checkpoints go when it has returned.
+        keep: stores the network, in the first process, and on what it was trained (`machine`; several where a
+            checkpoint has moved); the checkpoints go when it has returned.
         plain: compute as public implementations do (contiguous tensors, the whole batch at once), to compare with.
 
     Returns:
@@ -203,8 +205,10 @@ def train(
         shutil.rmtree(folder, ignore_errors=True)  # an earlier run's curves
     first = fabric.is_global_zero
     interval = _checkpoint_seconds()
-    follow = Follower(folder, recipe.steps, run.progress.step, recipe.batch, quiet=not first)
-    with follow as follower, _signals() as stopped_by:
+    if (here := machine(fabric.device)) not in run.progress.machines:
+        run.progress.machines.append(here)
+    done = run.progress.step
+    with _signals() as stopped_by, Follower(folder, recipe.steps, done, recipe.batch, quiet=not first) as follower:
         saved = time.monotonic()
         while run.progress.step < recipe.steps and not run.progress.stopped:
             loss = run.step(asked=bool(stopped_by))
@@ -228,7 +232,7 @@ def train(
     trained = run.result()
     if first:
         write_curves(curves, [CurvePoint(**point) for point in run.progress.points])
-        keep(trained)
+        keep(trained, "; ".join(run.progress.machines))
         checkpoints.remove()
     return trained
 
@@ -432,6 +436,12 @@ class TrainingRun:
         recipe = self._recipe
         step = self.progress.step if step is None else step
         return learning_rate(step, recipe.steps, recipe.lr, recipe.warmup, recipe.schedule, recipe.halve_every)
+
+
+def machine(device: torch.device) -> str:
+    """What decides how a training rounds, apart from its code: PyTorch, and the kind of processor."""
+    cpu = f"CPU with {torch.backends.cpu.get_cpu_capability()}"
+    return f"PyTorch {torch.__version__}, {cpu if device.type == 'cpu' else torch.cuda.get_device_name(device)}"
 
 
 class Ahead:
