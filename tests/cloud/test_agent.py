@@ -1,5 +1,6 @@
 """The agent on a toy project, as a process of its own, with a metadata service and an S3 server on loopback."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -246,5 +247,6 @@ def end_at_once(agent: subprocess.Popen[str]) -> None:
     while new := {pid for pid, parent in parents.items() if parent in doomed} - doomed:
         doomed |= new
     for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
     agent.wait()
