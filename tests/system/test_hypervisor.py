@@ -273,10 +273,10 @@ def test_a_spot_notice(hypervisor: Hypervisor, launch: Launch, gate: Gate) -> No
     instance = launch(
         f"""
         {METADATA}
+        trap 'echo asked' TERM
         metadata meta-data/instance-life-cycle; echo
         until metadata meta-data/spot/instance-action; do sleep 0.1; done
         echo
-        trap 'echo asked' TERM
         sleep 60 || true
     """,
         InstanceMarketOptions={"MarketType": "spot"},
