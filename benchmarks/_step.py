@@ -29,9 +29,8 @@ from loupe.models.inference import choose_device, super_resolve, to_tensor
 from loupe.models.weights import build_network
 from loupe.patches.batches import PatchBatches, Strategy
 from loupe.patches.index import PatchIndex
-from loupe.patches.resident import ResidentPool, fits
 from loupe.training.memory import keep_freed_memory
-from loupe.training.run import Recipe, TrainingRun, prepare
+from loupe.training.run import Recipe, TrainingRun, at_hand, prepare
 
 Request = dict[str, Any]
 EVALUATE_EVERY = 50  # steps of a race
@@ -50,8 +49,7 @@ def steps(side: str, request: Request) -> dict[str, Any]:
     batches = PatchBatches(index, recipe.batch, recipe.seed, 0.0)
     if side == "ours":
         run = TrainingRun(prepare(), build_network(config), index, recipe, Strategy())
-        resident = device.type == "cuda" and fits(index, device)
-        take, source = run.step, ResidentPool(batches, device) if resident else batches
+        take, source = run.step, at_hand(batches, Strategy(), device)
     else:
         if side == "plain tuned":
             keep_freed_memory()

@@ -92,8 +92,9 @@ if [[ $pack || $trained ]]; then
   { git rev-parse HEAD:src && cat params.yaml data.dvc && sed -n '/^  download:/,/^  [^ d]/p' dvc.lock; } |
     sha256sum > ../pack.id
 fi
+[[ ! $trained ]] || cat "$trained"/trained.tar.* | sha256sum > ../taking
 # what was taken before is not taken again: training may have gone on since
-if [[ $trained ]] && ! cat "$trained"/trained.tar.* | sha256sum | cmp -s - ../taken; then
+if [[ $trained ]] && ! cmp -s ../taking ../taken; then
   rm -rf ../trained && mkdir ../trained
   cat "$trained"/trained.tar.* | tar -x --no-same-owner -C ../trained || fail "$trained: not whole; copy it again"
   cmp -s ../pack.id ../trained/pack.id ||
@@ -105,7 +106,7 @@ if [[ $trained ]] && ! cat "$trained"/trained.tar.* | sha256sum | cmp -s - ../ta
     mkdir -p metrics/train && mv ../trained/metrics/train/curves.csv metrics/train/
     dvc commit -f train
   fi
-  cat "$trained"/trained.tar.* | sha256sum > ../taken
+  mv ../taking ../taken
 fi
 if [[ $pack ]]; then
   init=$(python -c 'from loupe.params import load_params; print(load_params().train.init or "")')

@@ -43,6 +43,7 @@ def test_what_ships_is_whole_small_and_works_here() -> None:
     assert event is not None
     assert event.identity == versions[-1].identity
     assert shipped() == {version.identity for version in versions}
+    assert sum(path.stat().st_size for path in SEED.rglob("*") if path.is_file()) < 20e6  # what every wheel carries
     for version in versions:
         check_version(store, version)
         assert sum(path.stat().st_size for path in (SEED / version.path).rglob("*") if path.is_file()) < 15e6

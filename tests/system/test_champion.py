@@ -74,6 +74,7 @@ def test_a_network_is_trained_and_published(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert f"{wrong}: was trained with other pictures, code or parameters" in refused.stderr
     said = project.run(*command, "--trained", results)
+    assert "taken in" not in said, "each call goes on"
     assert "Running stage 'train'" not in said
     assert "Running stage 'evaluate'" in said
     store = open_store(tmp_path / "store")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def save_network(folder: Path, network: RDN, config: dict[str, Any], trained_on:
     trained_on: what the function `trained_on` is to tell; it stands in the head of the file of weights.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if all(torch.equal(tensor.half().float(), tensor) for tensor in tensors.values()):
+    if all(torch.equal(half, tensors[name]) for name, half in rounded(tensors).items()):
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     with atomic_file(folder / WEIGHTS) as stream:
         stream.write(save(tensors, {TRAINED_ON: trained_on} if trained_on else None))  # of two, the order would vary
@@ -72,13 +73,9 @@ def load_network(folder: Path) -> RDN:
         ModelError: a file is missing or damaged, or weights and configuration do not fit each other.
     """
     folder = folder.parent if folder.name == WEIGHTS else folder
-    try:
+    with _told(folder):
         config = json.loads((folder / CONFIG).read_text())
         tensors = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder}: no model here: {Path(error.filename or WEIGHTS).name} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the model is damaged ({error}); train or pull it again") from None
     network = build_network(config)
     try:
         network.load_state_dict(tensors)
@@ -93,14 +90,20 @@ def trained_on(folder: Path) -> str | None:
     Raises:
         ModelError: the weights are missing or damaged.
     """
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as stored:
-            told = (stored.metadata() or {}).get(TRAINED_ON)
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no model here: {WEIGHTS} is missing") from None
-    except SafetensorError as error:
-        raise ModelError(f"{folder}: the model is damaged ({error}); train or pull it again") from None
+    with _told(folder), safe_open(folder / WEIGHTS, "pt") as stored:
+        told = (stored.metadata() or {}).get(TRAINED_ON)
     return str(told) if told else None
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn files of a model that are missing or damaged into what to do about it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: no model here: {Path(error.filename or WEIGHTS).name} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model is damaged ({error}); train or pull it again") from None
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from loupe.errors import InputError
 from loupe.imaging.degradations import Degradation
+from loupe.imaging.metrics import LUMA
 from loupe.imaging.resize import Pixels
 from loupe.models.inference import choose_device, to_tensor
 from loupe.models.rdn import RDN
@@ -260,7 +261,7 @@ class TrainingRun:
         self.progress = Progress()
         self.stopping = False
         self._fabric, self._recipe, self._index, self._plain = fabric, recipe, index, plain
-        self._luma = torch.tensor([65.481, 128.553, 24.966], device=fabric.device) / 255
+        self._luma = torch.tensor(LUMA, device=fabric.device) / 255
         size = recipe.batch // world
         self._part = size if plain else part_size(size, index.patch, fabric.device)
         self._guard = Guard(recipe.loss)
@@ -466,10 +467,13 @@ class Ahead:
 
 def feed(batches: PatchBatches, strategy: Strategy, device: torch.device) -> PatchBatches | Ahead:
     """Where batches come from: to a GPU ahead of time, from its own memory if the decoded pictures fit there."""
-    if device.type != "cuda":
-        return batches
-    resident = strategy.name != "random" and fits(batches.index, device)
-    return Ahead(ResidentPool(batches, device) if resident else batches)
+    return Ahead(at_hand(batches, strategy, device)) if device.type == "cuda" else batches
+
+
+def at_hand(batches: PatchBatches, strategy: Strategy, device: torch.device) -> PatchBatches | ResidentPool:
+    """The batches as they are, or in a GPU's own memory if the decoded pictures fit there."""
+    resident = device.type == "cuda" and strategy.name != "random" and fits(batches.index, device)
+    return ResidentPool(batches, device) if resident else batches
 
 
 def _initial(config: dict[str, Any], init: str | None) -> RDN:
