@@ -53,6 +53,12 @@ def everything(yard: Yard) -> dict[str, Any]:
     return {place: lasting(yard.ask("POST", f"/{place}/filter", {})) for place in places}
 
 
+def test_what_a_run_loads_before_it_begins_is_light() -> None:
+    script = "import sys, flows.retrain, flows.evaluate, flows.release, flows.catalogue, flows.reap, flows.inbox; "
+    heavy = "{'torch', 'lightning', 'great_expectations', 'evidently', 'matplotlib', 'onnxruntime'}"
+    subprocess.run([sys.executable, "-c", f"{script}assert not {heavy} & set(sys.modules)"], cwd=ROOT, check=True)
+
+
 def test_twice_leaves_one_of_each(yard: Yard) -> None:
     before = everything(yard)
     assert len(before["deployments"]) == 4

@@ -7,7 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from loupe.models.weights import ModelError, build_network, describe, load_network, rounded, save_network
+from loupe.models.weights import (
+    ModelError,
+    build_network,
+    describe,
+    load_network,
+    rounded,
+    save_network,
+    trained_on,
+)
 
 CONFIG = {"name": "rdn", "D": 2, "C": 2, "G": 4, "G0": 4, "scale": 2, "residual": "bicubic"}
 
@@ -42,6 +50,13 @@ def test_rounded_weights_take_half_the_space_and_come_back_the_same(tmp_path: Pa
         assert torch.equal(loaded[name], tensor)
 
 
+def test_the_file_tells_on_what_it_was_trained(tmp_path: Path) -> None:
+    save_network(tmp_path, build_network(CONFIG), CONFIG)
+    assert trained_on(tmp_path) is None
+    save_network(tmp_path, build_network(CONFIG), CONFIG, "PyTorch 3, an abacus")
+    assert trained_on(tmp_path) == "PyTorch 3, an abacus"
+
+
 def test_missing_damaged_and_foreign_models(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model here: config.json is missing"):
         load_network(tmp_path)
@@ -59,8 +74,9 @@ def test_missing_damaged_and_foreign_models(tmp_path: Path) -> None:
     config.write_text(json.dumps(CONFIG))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ModelError, match="damaged"):
-        load_network(tmp_path)
+    for read in (load_network, trained_on):
+        with pytest.raises(ModelError, match="damaged"):
+            read(tmp_path)
     weights.unlink()
     with pytest.raises(ModelError, match=r"model.safetensors is missing"):
         load_network(tmp_path)

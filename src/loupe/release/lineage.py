@@ -15,18 +15,18 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from loupe.errors import InputError
-from loupe.models.weights import trained_on
 
 PACKAGES = ("loupe", "dvc", "lightning", "numpy", "onnx", "onnxruntime", "pillow", "safetensors", "torch")
 RUN, COST = "LOUPE_RUN_ID", "LOUPE_COST_USD"  # set by whoever starts the run, if they know
 
 
-def lineage(root: Path, device: str) -> dict[str, Any]:
+def lineage(root: Path, device: str, trained_on: str | None) -> dict[str, Any]:
     """What lineage.json holds; null where it is not known.
 
     Args:
         root: the project's folder, with dvc.lock and data.dvc.
         device: what networks run on here, such as `cpu` or `cuda`; training may have been elsewhere.
+        trained_on: what the network itself tells of that, see `loupe.models.weights.trained_on`.
 
     Raises:
         InputError: LOUPE_COST_USD is no number.
@@ -39,7 +39,7 @@ def lineage(root: Path, device: str) -> dict[str, Any]:
         "stages": {name: _recorded(stages[name]) for name in stages if name != "package"},
         "packages": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device,
-        "trained_on": trained_on(root / "models") if (root / "models").exists() else None,
+        "trained_on": trained_on,
         "run": os.environ.get(RUN) or None,
         "cost_usd": _cost(),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loupe.evaluation.pairs import held_out
 from loupe.models.inference import choose_device
+from loupe.models.weights import trained_on
 from loupe.params import load_params
 from loupe.patches.index import PatchIndex
 from loupe.release.admission import LIMITS
@@ -33,7 +34,7 @@ def main() -> None:
         METRICS,
         licences,
         jpeg_share=params.degradations.jpeg_probability,
-        lineage=lineage(Path(), choose_device().type),
+        lineage=lineage(Path(), choose_device().type, trained_on(MODEL)),
     )
     bundle = write_bundle(OUT, source, held_out(index), LIMITS if params.package.int8 else None)
     for reason in bundle.without_int8:
