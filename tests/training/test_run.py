@@ -282,6 +282,28 @@ def test_compiled_training_gives_the_same_losses(
         run(fabric, index, tmp_path / "compiled", recipe)
 
 
+def test_a_cpu_computes_in_bfloat16_where_it_is_asked_to(
+    make_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index()
+    monkeypatch.setenv("LOUPE_DEVICE", "cpu")
+    monkeypatch.setenv("LOUPE_PRECISION", "32-true")
+    _, whole = run(prepare(), index, tmp_path / "whole")
+    assert "bfloat16" not in machine(torch.device("cpu"))
+    monkeypatch.setenv("LOUPE_PRECISION", "bf16-mixed")
+    trained, half = run(prepare(), index, tmp_path / "half")
+    assert machine(torch.device("cpu")).endswith(" and bfloat16")
+    assert (half["train_loss"] != whole["train_loss"]).any()
+    np.testing.assert_allclose(half["train_loss"], whole["train_loss"], rtol=2e-2)
+    np.testing.assert_allclose(half["valid_psnr_y"], whole["valid_psnr_y"], atol=0.2)
+    assert {tensor.dtype for tensor in trained.state_dict().values()} == {torch.float32}
+    monkeypatch.setenv("LOUPE_PRECISION", "half")
+    with pytest.raises(
+        InputError, match=r"LOUPE_PRECISION=half: set it to one of 32-true, bf16-mixed, or leave it out"
+    ):
+        prepare()
+
+
 def test_a_gpu_is_fed_ahead_or_from_its_own_memory(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = PatchBatches(make_index(), 4, 0, 0.5)
     ahead = Ahead(batches)

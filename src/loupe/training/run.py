@@ -27,7 +27,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -60,6 +60,8 @@ CODE = ("imaging", "models", "patches", "training")  # packages whose code shape
 PART_PIXELS = 20_000
 CHECKPOINT_SECONDS = 60.0
 Batch = tuple[Pixels, Pixels] | tuple[Tensor, Tensor]  # low and high resolution, uint8 [N, H, W, 3]
+Precision = Literal["32-true", "bf16-mixed"]  # Lightning's names
+PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 COMPILE_MODES = ("default", "reduce-overhead")  # PyTorch's names; the second replays CUDA graphs, ours (graphs.py)
 
 
@@ -113,7 +115,8 @@ def prepare(plain: bool = False) -> Fabric:
     """Choose devices and precision, ask for deterministic algorithms, and keep freed memory in the process.
 
     Facts of the machine are environment variables: LOUPE_DEVICE (see `choose_device`), LOUPE_DEVICES (how many of
-    them, each in a process of its own; `torchrun` says it in its own way), LOUPE_THREADS (cores to use; all without).
+    them, each in a process of its own; `torchrun` says it in its own way), LOUPE_THREADS (cores to use; all without),
+    LOUPE_PRECISION (see `_precision`).
 
     Args:
         plain: leave memory as PyTorch does it by itself, to compare with.
@@ -130,7 +133,6 @@ def prepare(plain: bool = False) -> Fabric:
     if threads := _whole_number("LOUPE_THREADS"):
         torch.set_num_threads(threads)
     device = choose_device()
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", _whole_number("LOUPE_DEVICES") or 1))
     world = int(os.environ.get("WORLD_SIZE", here))
     fabric = Fabric(
@@ -138,7 +140,7 @@ def prepare(plain: bool = False) -> Fabric:
         devices=[device.index] if device.index is not None and world == 1 else here,
         num_nodes=max(1, world // here),
         strategy="ddp" if world > 1 else "auto",
-        precision="bf16-mixed" if half else "32-true",
+        precision=_precision(device),
     )
     fabric.launch()
     return fabric
@@ -442,6 +444,8 @@ class TrainingRun:
 def machine(device: torch.device) -> str:
     """What decides how a training rounds, apart from its code: PyTorch, and the kind of processor."""
     cpu = f"CPU with {torch.backends.cpu.get_cpu_capability()}"
+    if _precision(device) != PRECISIONS[0]:
+        cpu += " and bfloat16"
     return f"PyTorch {torch.__version__}, {cpu if device.type == 'cpu' else torch.cuda.get_device_name(device)}"
 
 
@@ -518,6 +522,22 @@ def part_size(size: int, patch: int, device: torch.device) -> int:
         return size
     parts = math.ceil(size * patch**2 / PART_PIXELS)
     return math.ceil(size / parts)
+
+
+def _precision(device: torch.device) -> Precision:
+    """What the network computes in: LOUPE_PRECISION, else bfloat16 on a GPU that has it, and float32.
+
+    A CPU is asked for it, not assumed: results would differ more between two of them.
+
+    Raises:
+        InputError: LOUPE_PRECISION is none of PRECISIONS.
+    """
+    whole, half = PRECISIONS
+    natively = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    given = os.environ.get("LOUPE_PRECISION") or (half if natively else whole)
+    if given not in PRECISIONS:
+        raise InputError(f"LOUPE_PRECISION={given}: set it to one of {', '.join(PRECISIONS)}, or leave it out")
+    return half if given == half else whole
 
 
 def compile_mode(device: torch.device) -> str | None:
