@@ -2,6 +2,7 @@
 
     loupe bench recipes [--steps 1000] [--json]
     loupe bench recipes --profile champion --tflop 25
+    loupe bench recipes --profile champion --tflop 60 --pictures 2 --only muon "muon, channel_shuffle 1"
 
 Reports the gain over bicubic on the held-out photographs and product images, on whole pictures and on the text and the
 flat areas of products. `ratios`: above 1, a variant is faster than the profile. Needs index/ (`dvc repro patch-index`).
@@ -60,15 +61,20 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "batch 16": {"batch": 16},
         "lr 0.003, clip 0.1": {"lr": 0.003, "clip": 0.1},
         "charbonnier": {"loss": "charbonnier"},
+        "loss mse": {"loss": "mse"},
         "ema 0.9995": {"ema": 0.9995},
         "difficulty 0.5": {"difficulty": 0.5},
         "product_share 0.5": {"product_share": 0.5},
         "JPEG in 0.3 of products": {"jpeg_probability": 0.3},
+        "channel_shuffle 0.5": {"channel_shuffle": 0.5},
+        "channel_shuffle 1": {"channel_shuffle": 1.0},
         "muon": {"optimizer": "muon"},
         "muon, lr 0.004": {"optimizer": "muon", "lr": 0.004},
         "muon, D4 C3 G24": {"optimizer": "muon", "D": 4, "G": 24, "G0": 24},
         "muon, D6 C3 G32": {"optimizer": "muon", "D": 6},
         "muon, batch 16": {"optimizer": "muon", "batch": 16},
+        "muon, channel_shuffle 0.5": {"optimizer": "muon", "channel_shuffle": 0.5},
+        "muon, channel_shuffle 1": {"optimizer": "muon", "channel_shuffle": 1.0},
     },
 }
 
@@ -81,6 +87,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=1000, help="training steps of each variant (default 1000)")
     options.add_argument("--tflop", type=float, help="arithmetic of each variant, instead of steps")
     options.add_argument("--only", nargs="*", help="variants (default all)")
+    options.add_argument("--pictures", type=int, help="of each set, to train on (default all)")
     options.add_argument("--index", type=Path, default=Path("index"), help="patch index (default index)")
     chosen = options.parse_args()
     variants = VARIANTS[chosen.profile]
@@ -89,6 +96,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         params = apply_profile(chosen.profile, target=Path(scratch) / "params.yaml")
     index = PatchIndex(chosen.index)
+    if chosen.pictures:
+        of_set: dict[str, list[int]] = {}
+        for number, image in enumerate(index.images):
+            if image.split == "train":
+                of_set.setdefault(image.set, []).append(number)
+        kept = [number for numbers in of_set.values() for number in numbers[: chosen.pictures]]
+        index.patches = index.patches[index.patches["image"].isin(kept)]
     fabric = prepare()
     rows = []
     for name in chosen.only or variants:
@@ -111,7 +125,9 @@ def main() -> None:
                 Recipe(**recipe),
                 curves=Path(scratch) / "curves.csv",
                 runs=Path(scratch),
-                strategy=Strategy(patches["strategy"], patches["images"], patches["per_image"], patches["difficulty"]),
+                strategy=Strategy(
+                    *(patches[key] for key in ("strategy", "images", "per_image", "difficulty", "channel_shuffle"))
+                ),
                 degradation=Degradation(**degradations),
             )
         seconds = time.perf_counter() - start
@@ -124,6 +140,7 @@ def main() -> None:
         say(", ".join(f"{key} {value:+.2f}" if isinstance(value, float) else str(value) for key, value in row.items()))
     report_json = {
         "profile": chosen.profile,
+        "pictures": chosen.pictures,
         "tflop": chosen.tflop,
         "rows": rows,
         "ratios": {row["name"]: rows[0]["seconds"] / row["seconds"] for row in rows},

@@ -113,6 +113,7 @@ def measure_race(chosen: argparse.Namespace) -> list[dict[str, Any]]:
             "images": patches.images,
             "per_image": patches.per_image,
             "difficulty": patches.difficulty,
+            "channel_shuffle": patches.channel_shuffle,
         },
     }
     rows = []

@@ -77,6 +77,7 @@ class Patches:
     images: Annotated[int, Field(ge=1)]
     per_image: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0, lt=1)]
+    channel_shuffle: Annotated[float, Field(ge=0, le=1)]
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]

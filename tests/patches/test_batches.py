@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loupe.errors import InputError
 from loupe.imaging.degradations import Degradation
 from loupe.imaging.resize import Pixels, downscale
-from loupe.patches.batches import PatchBatches, Strategy, turned
+from loupe.patches.batches import CHANNELS, PatchBatches, Strategy, turned
 from loupe.patches.index import LowResolution, PatchIndex
 
 MakeIndex = Callable[..., PatchIndex]
@@ -62,7 +62,7 @@ def test_a_batch_depends_on_seed_and_step_alone(
 ) -> None:
     index = INDEX[0] if INDEX else make_index(products=2)
     INDEX[:] = [index]
-    strategy = Strategy(name, images=2, per_image=5, difficulty=difficulty)
+    strategy = Strategy(name, images=2, per_image=5, difficulty=difficulty, channel_shuffle=0.5)
     forward = [PatchBatches(index, 6, seed, 0.4, strategy).batch_at(step) for step in range(5)]
     one = PatchBatches(index, 6, seed, 0.4, strategy)
     for step in reversed(range(5)):
@@ -79,7 +79,7 @@ INDEX: list[PatchIndex] = []  # one for all examples
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_ranks_together_get_the_batch_of_one_process(make_index: MakeIndex, name: Name, world: int) -> None:
     index = make_index(products=2)
-    strategy = Strategy(name, images=2, per_image=5)
+    strategy = Strategy(name, images=2, per_image=5, channel_shuffle=0.5)
     degradation = Degradation(noise_probability=0.5, jpeg_probability=0.5)
     whole = PatchBatches(index, 2 * world, 9, 0.4, strategy, degradation)
     ranks = [PatchBatches(index, 2, 9, 0.4, strategy, degradation, rank, world) for rank in range(world)]
@@ -166,6 +166,29 @@ def test_degradation_touches_product_input_alone(make_index: MakeIndex) -> None:
     assert np.abs(rough_lr.astype(int) - clean_lr)[changed].mean() < 8
     off = PatchBatches(index, 20, 4, 0.5, degradation=Degradation())
     np.testing.assert_array_equal(off.batch_at(0)[0], clean_lr)
+
+
+@pytest.mark.parametrize("low_resolution", get_args(LowResolution))
+def test_channels_are_shuffled_in_both_resolutions_alike(make_index: MakeIndex, low_resolution: LowResolution) -> None:
+    index = make_index(train=3, products=3, low_resolution=low_resolution)
+    rough = Degradation(jpeg_probability=0.3)
+    straight, half, full = (
+        PatchBatches(index, 100, 4, 0.5, Strategy(channel_shuffle=share), rough) for share in (0.0, 0.5, 1.0)
+    )
+    lr, hr = straight.batch_at(2)
+    for batches, share in ((half, 0.5), (full, 1.0)):
+        spots, shuffled = batches.spots(2), batches.batch_at(2)
+        for i, spot in enumerate(spots):
+            order = CHANNELS[spot.channels]
+            np.testing.assert_array_equal(shuffled[0][i], lr[i][..., order])
+            np.testing.assert_array_equal(shuffled[1][i], hr[i][..., order])
+        clean = [spot for spot in spots if spot.degradation is None]
+        assert len(clean) < 100
+        assert not any(spot.channels for spot in spots if spot.degradation)
+        counts = np.bincount([spot.channels for spot in clean], minlength=6) / len(clean)
+        assert counts[1:] == pytest.approx(share / 6, abs=0.1)
+        assert (counts[1:] > 0).all()
+    assert CHANNELS[0].tolist() == [0, 1, 2]
 
 
 def test_an_index_without_training_patches_is_refused(make_index: MakeIndex) -> None:

@@ -22,14 +22,16 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def test_it_gives_the_same_bytes(make_index: MakeIndex, scale: int, low_resolution: LowResolution, device: str) -> None:
     index = make_index(scale=scale, patch=8, low_resolution=low_resolution, products=2, reductions=(2,))
     degradation = Degradation(blur_probability=0.5, noise_probability=0.5, jpeg_probability=0.5)
-    batches = PatchBatches(index, 32, 3, 0.5, Strategy(images=3, per_image=9), degradation)
+    batches = PatchBatches(index, 32, 3, 0.5, Strategy(images=3, per_image=9, channel_shuffle=0.5), degradation)
     pool = ResidentPool(batches, torch.device(device))
-    degraded = 0
+    degraded = shuffled = 0
     for step in range(6):
         degraded += sum(spot.degradation is not None for spot in batches.spots(step))
+        shuffled += sum(spot.channels > 0 for spot in batches.spots(step))
         for ours, theirs in zip(pool.batch_at(step), batches.batch_at(step), strict=True):
             np.testing.assert_array_equal(ours.cpu().numpy(), theirs)
     assert degraded
+    assert shuffled
 
 
 def test_its_size_is_known_before(make_index: MakeIndex) -> None:

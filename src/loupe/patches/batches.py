@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,33 +27,39 @@ from loupe.imaging.resize import Pixels, mirrored, reduce_windows, window_margin
 from loupe.patches.index import PatchIndex, high_resolution
 
 PIXEL = np.dtype("V3")  # three samples as one item
-FROM_DRAWS, FROM_DEGRADATION = 0, 1  # keys that keep the random numbers of one position apart
+CHANNELS = np.array(list(permutations(range(3))))  # the six orders of three channels; the first changes nothing
+FROM_DRAWS, FROM_DEGRADATION, FROM_CHANNELS = range(3)  # keys that keep the random numbers of a position or step apart
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How the patches of an epoch are chosen.
+    """How the patches of an epoch are chosen, and shown.
 
     name: as above. images, per_image: of `pool`. difficulty: in [0, 1); of `random` and `pool`. The easiest patches
     (by the PSNR of bicubic enlargement) are drawn 1 - difficulty times as often as the hardest: less, but never not at
-    all, for a network that has seen no flat white spoils it.
+    all, for a network that has seen no flat white spoils it. channel_shuffle: share in [0, 1] of the patches whose
+    colour channels come in a random order, one of six; the reduction treats channels alike, so that both resolutions
+    still belong together exactly. Degraded patches are left out: JPEG does not treat them alike.
     """
 
     name: Literal["pool", "grid", "random"] = "pool"
     images: int = 64
     per_image: int = 16
     difficulty: float = 0.0
+    channel_shuffle: float = 0.0
 
 
 class Spot(NamedTuple):
-    """One patch of a batch: its picture's number, its place in low-resolution pixels, its mirroring (see `turned`), and
-    how its input is degraded beside being reduced, with the source of that noise.
+    """One patch of a batch: its picture's number, its place in low-resolution pixels, its mirroring (see `turned`), the
+    order of its channels (of CHANNELS), and how its input is degraded beside being reduced, with the source of that
+    noise.
     """
 
     image: int
     y: int
     x: int
     turn: int
+    channels: int
     degradation: tuple[Settings, np.random.Generator] | None
 
 
@@ -96,6 +103,7 @@ class PatchBatches:
         self._stored = index.low_resolution == "stored" and not self._from_files
         self._jitter = 0 if strategy.name == "grid" else index.patch // 2
         self._degradation = degradation
+        self._shuffled = strategy.channel_shuffle
         self._rank, self._world = rank, world
         rows = index.patches[index.patches["split"] == "train"]
         if rows.empty:
@@ -131,6 +139,10 @@ class PatchBatches:
         if windows:
             for i, reduced in zip(computed, reduce_windows(np.stack(windows), scale), strict=True):
                 _copy(lr[i], reduced, spots[i].turn)
+        for i, spot in enumerate(spots):
+            if spot.channels:
+                order = CHANNELS[spot.channels]
+                lr[i], hr[i] = lr[i][..., order], hr[i][..., order]
         return lr, hr
 
     def spots(self, step: int) -> list[Spot]:
@@ -142,12 +154,15 @@ class PatchBatches:
         turns = (8 * joint[:, 2]).astype(int).tolist()
         scale, patch = self.index.scale, self.index.patch
         spots = []
-        for position, ((down, across), turn) in enumerate(zip(moves, turns, strict=True), start=first):
+        for position, ((down, across), turn, order) in enumerate(
+            zip(moves, turns, self._channels(step), strict=True), start=first
+        ):
             (image, y, x), is_product = self._place(position)
             row = self.index.images[image]
             y = min(max(y + down, 0), row.height // scale - patch)
             x = min(max(x + across, 0), row.width // scale - patch)
-            spots.append(Spot(image, y, x, turn, self._degradation_at(position) if is_product else None))
+            degradation = self._degradation_at(position) if is_product else None
+            spots.append(Spot(image, y, x, turn, 0 if degradation else order, degradation))
         return spots
 
     def degraded(self, spot: Spot, picture: Pixels) -> Pixels:
@@ -163,6 +178,13 @@ class PatchBatches:
             return self.index.hr(image)
         row = self.index.images[image]
         return high_resolution(read_image(Path(row.path)).rgb, row.reduction, self.index.scale)
+
+    def _channels(self, step: int) -> list[int]:
+        """The order of the channels of each patch of this rank."""
+        draws = np.random.default_rng([self._seed, FROM_CHANNELS, step])
+        which, order = draws.random((self.size * self._world, 2))[self._rank * self.size :][: self.size].T
+        chosen: list[int] = np.where(which < self._shuffled, len(CHANNELS) * order, 0).astype(int).tolist()
+        return chosen
 
     def _degradation_at(self, position: int) -> tuple[Settings, np.random.Generator] | None:
         """How the product patch at `position` of the run is degraded, and where its noise comes from."""

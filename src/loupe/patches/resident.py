@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loupe.patches.batches import PatchBatches
+from loupe.patches.batches import CHANNELS, PatchBatches
 from loupe.patches.index import PatchIndex
 
 PICTURE_SHARE = 0.5  # of the free memory of a GPU that pictures may take; the rest is the network's
@@ -44,6 +44,9 @@ class ResidentPool:
         lr = self._lr.gather(where, index.patch)
         where[:, 1:3] *= index.scale
         hr = self._hr.gather(where, index.patch * index.scale)
+        if any(spot.channels for spot in spots):
+            order = torch.from_numpy(CHANNELS[[spot.channels for spot in spots]]).to(self._device)[:, None, None]
+            lr, hr = (pixels.gather(3, order.expand(*pixels.shape)) for pixels in (lr, hr))
         for i, spot in enumerate(spots):
             if spot.degradation:
                 pixels = np.ascontiguousarray(self._batches.degraded(spot, index.hr(spot.image)))

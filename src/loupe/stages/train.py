@@ -47,7 +47,9 @@ def main() -> None:
         Recipe(**dataclasses.asdict(params.train)),
         curves=CURVES,
         runs=RUNS,
-        strategy=Strategy(patches.strategy, patches.images, patches.per_image, patches.difficulty),
+        strategy=Strategy(
+            patches.strategy, patches.images, patches.per_image, patches.difficulty, patches.channel_shuffle
+        ),
         degradation=Degradation(**dataclasses.asdict(params.degradations)),
         facts={"git": git_id()},
         keep=keep,
