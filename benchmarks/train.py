@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
 from benchmarks._build import SCALE
@@ -38,6 +39,7 @@ ON_GPU: Sides = {
     "ours, not compiled": ("ours", {"LOUPE_COMPILE": "off"}),
     "ours, no CUDA graph of the gradients": ("ours", {"LOUPE_COMPILE": "default"}),
 }
+ON_AMX: Sides = {**SIDES, "ours, bfloat16": ("ours", {"LOUPE_PRECISION": "bf16-mixed"})}
 NETWORKS = {"D4 C3 G32": (4, 3, 32, 32), "D10 C3 G64": (10, 3, 64, 64)}
 WARM = 3  # steps before times count
 COMPARED = 10  # losses that must agree
@@ -59,7 +61,8 @@ def measure_steps(name: str, index: Path, chosen: argparse.Namespace) -> list[di
     recipe = constant_recipe(chosen.batch)
     request = {"config": config, "recipe": recipe, "index": str(index), "steps": WARM + chosen.steps}
     device = choose_device()
-    sides = ON_GPU if device.type == "cuda" else SIDES
+    amx = torch.cpu.get_capabilities().get("amx_bf16", False)
+    sides = ON_GPU if device.type == "cuda" else ON_AMX if amx else SIDES
     answers: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(chosen.rounds):
         for name_of_side, (side, environment) in sides.items():
