@@ -93,6 +93,8 @@ def main() -> None:
     variants = VARIANTS[chosen.profile]
     if unknown := sorted(set(chosen.only or ()) - variants.keys()):
         options.error(f"{', '.join(unknown)}: no such variant; there are {', '.join(variants)}")
+    if chosen.pictures is not None and chosen.pictures < 1:
+        options.error(f"--pictures {chosen.pictures}: at least 1")
     with tempfile.TemporaryDirectory() as scratch:
         params = apply_profile(chosen.profile, target=Path(scratch) / "params.yaml")
     index = PatchIndex(chosen.index)

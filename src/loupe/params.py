@@ -66,6 +66,9 @@ def _photos(value: Any) -> Photos:
     return PhotosUrl(given)
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Patches:
     """How pictures are cut into patches, and which ones make a batch; profiles/sample.yaml explains the keys."""
@@ -77,10 +80,7 @@ class Patches:
     images: Annotated[int, Field(ge=1)]
     per_image: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0, lt=1)]
-    channel_shuffle: Annotated[float, Field(ge=0, le=1)]
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
+    channel_shuffle: Probability
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -118,7 +118,7 @@ class Train:
     init: str | None
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1, le=4096)]
-    product_share: Annotated[float, Field(ge=0, le=1)]
+    product_share: Probability
     loss: Literal["l1", "mse", "charbonnier"]
     optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
